@@ -1,0 +1,48 @@
+# The application's image. ./fab deploy builds it from the committed tree.
+ARG BASE=debian:trixie-slim
+
+# What building and running share, so that the packages are fetched once.
+FROM ${BASE} AS python
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 \
+ && rm -rf /var/cache/apt/* /var/lib/apt/lists/* /var/log/*
+
+# uWSGI is published as source only: the compiler stays in this stage.
+FROM python AS builder
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev python3-pip python3-venv
+RUN python3 -m venv --without-pip /opt/venv
+COPY requirements.txt /tmp/
+# The build host's CA bundle lets pip through an inspecting proxy; as a secret
+# mount it never reaches a layer. Without it, pip uses its own.
+RUN --mount=type=secret,id=ca-bundle \
+    if [ -s /run/secrets/ca-bundle ]; then export PIP_CERT=/run/secrets/ca-bundle; fi \
+ && UWSGI_PROFILE_OVERRIDE='ssl=false;xml=false;pcre=false' \
+    pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --require-hashes \
+        --requirement /tmp/requirements.txt \
+ && strip /opt/venv/bin/uwsgi
+
+FROM python AS runtime
+# Fixed ids, so that a volume or a secret's owner can be named in docker-stack.yml.
+RUN groupadd --gid 10001 app \
+ && useradd --uid 10001 --gid app --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin app
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    FLASK_APP=app \
+    TALLY_ENV=production \
+    PROMETHEUS_MULTIPROC_DIR=/tmp/metrics
+WORKDIR /srv
+COPY --from=builder /opt/venv /opt/venv
+COPY stack/images/app/ ./
+COPY migrations/ migrations/
+COPY app/ app/
+USER 10001:10001
+EXPOSE 8000
+# The server's exit is the container's: no shell stands between Docker and it.
+CMD ["./serve"]
+HEALTHCHECK --interval=2s --timeout=3s --start-period=60s --retries=3 CMD ["./probe"]
+# Last, because they differ in every build.
+ARG VERSION
+ARG COMMIT
+ENV TALLY_VERSION=${VERSION} TALLY_COMMIT=${COMMIT}

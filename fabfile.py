@@ -1,0 +1,88 @@
+"""Tally's tasks. Type ./fab --list, or ./fab --help TASK."""
+
+from fabric import Connection, task
+from invoke.collection import Collection
+
+from stack import bootstrap as bootstrapping
+from stack import destroy as destroying
+from stack import release, rings
+from stack import status as watching
+
+
+@task
+def bootstrap(context: Connection) -> None:
+    """Make this machine ready: Docker, a Swarm of one, secrets, the base image."""
+    bootstrapping.bootstrap()
+
+
+@task
+def build(context: Connection) -> None:
+    """Build this checkout's images without deploying them."""
+    release.build_images()
+
+
+@task
+def deploy(context: Connection) -> None:
+    """Build, migrate, update and prove; give the old release back if that fails."""
+    release.deploy()
+
+
+@task
+def rollback(context: Connection) -> None:
+    """Bring the release before this one back, whole."""
+    release.rollback()
+
+
+@task
+def status(context: Connection) -> None:
+    """Show the release, its services and their tasks; exit 1 unless all is well."""
+    watching.status()
+
+
+@task(help={"service": "app, postgres, traefik or socket-proxy",
+            "follow": "go on until Ctrl-C", "lines": "how many of the last lines"})
+def logs(context: Connection, service: str = "app", follow: bool = False,
+         lines: int = 100) -> None:
+    """Show a service's log."""
+    watching.logs(service, follow, lines)
+
+
+@task(help={"data": "remove the visits and the secrets as well", "yes": "don't ask"})
+def destroy(context: Connection, data: bool = False, yes: bool = False) -> None:
+    """Remove the stack after asking; its data stays unless you say --data."""
+    destroying.destroy(data, yes)
+
+
+@task(name="all", default=True)
+def test_all(context: Connection) -> None:
+    """Run every ring of tests; CI runs just this."""
+    rings.run(*rings.EVERY)
+
+
+@task(name="style")
+def test_style(context: Connection) -> None:
+    """Check the sources, the YAML, the Dockerfiles and the shell scripts."""
+    rings.run(rings.STYLE)
+
+
+@task(name="unit")
+def test_unit(context: Connection) -> None:
+    """Test pure functions, and the application on SQLite."""
+    rings.run(rings.UNIT)
+
+
+@task(name="service")
+def test_service(context: Connection) -> None:
+    """Test the application on a real PostgreSQL and MariaDB."""
+    rings.run(rings.SERVICE)
+
+
+@task(name="lab")
+def test_lab(context: Connection) -> None:
+    """Boot real machines and do the main job on them."""
+    rings.run(rings.LAB)
+
+
+namespace = Collection(
+    bootstrap, build, deploy, rollback, status, logs, destroy,
+    Collection("test", test_all, test_style, test_unit, test_service, test_lab))

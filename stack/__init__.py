@@ -1,0 +1,1 @@
+"""What the fabfile calls: from a plain machine to a proven release."""

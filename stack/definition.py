@@ -1,0 +1,107 @@
+"""Read docker-stack.yml, fill in its variables and find what Docker would ignore."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stack.errors import Refused
+
+# What `docker stack deploy` drops with a warning (docker/cli,
+# cli/compose/types: UnsupportedProperties, DeprecatedProperties and
+# ForbiddenProperties): whoever wrote one of these meant it, so it is an error.
+IGNORED = frozenset({
+    "build", "cgroupns_mode", "cgroup_parent", "container_name", "cpu_quota", "cpu_shares",
+    "cpuset", "devices", "domainname", "expose", "extends", "external_links", "ipc", "links",
+    "mac_address", "mem_limit", "memswap_limit", "network_mode", "pid", "privileged", "restart",
+    "security_opt", "shm_size", "userns_mode", "volume_driver", "volumes_from"})
+
+# The Compose file's own syntax, as far as docker-stack.yml uses it.
+VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_]\w*)(?P<required>:?\?)?[^}]*\}")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A whole stack as the Compose file format has it, every variable filled in.
+
+    `content` maps names to dictionaries, lists and scalars, as YAML gives them.
+    """
+
+    content: dict[str, Any]
+
+    @property
+    def services(self) -> dict[str, dict[str, Any]]:
+        services: dict[str, dict[str, Any]] = self.content["services"]
+        return services
+
+    @property
+    def migrate(self) -> dict[str, Any]:
+        """The job: the app's definition, with what x-migrate says laid over it."""
+        changes = self.content["x-migrate"]
+        app = self.services["app"]
+        environment = {**app["environment"], **changes.get("environment", {})}
+        return {**app, **changes, "environment": environment}
+
+    def only(self, *names: str) -> "Stack":
+        """Return the same stack with just these services and the networks they use."""
+        services = {name: self.services[name] for name in names}
+        networks = {network for service in services.values() for network in service["networks"]}
+        return Stack({**self.content, "services": services, "networks": {
+            name: value for name, value in self.content["networks"].items() if name in networks}})
+
+    def text(self) -> str:
+        """Return the stack as a Compose file that Docker's own interpolation leaves alone."""
+        return yaml.safe_dump(_map_strings(self.content, lambda text: text.replace("$", "$$")),
+                              sort_keys=False)
+
+
+def load(path: Path, variables: Mapping[str, str]) -> Stack:
+    """Read a stack file; raises Refused with the file and the line or the key at fault."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{path.name} can't be read", f"git checkout -- {path.name}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise Refused(f"{path.name}, line {line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise Refused(f"{path.name}: {str(error).splitlines()[0]}") from error
+    _check_shape(path.name, content)
+    return Stack(_map_strings(content, lambda text: _fill(path.name, text, variables)))
+
+
+def _check_shape(name: str, content: Any) -> None:
+    if not isinstance(content, dict):
+        raise Refused(f"{name}: it should be a mapping with services, networks and secrets")
+    for section in ("services", "networks", "secrets", "x-migrate"):
+        if not isinstance(content.get(section), dict):
+            raise Refused(f"{name}: {section}: it should be a mapping")
+    for service, keys in content["services"].items():
+        if not isinstance(keys, dict):
+            raise Refused(f"{name}: services.{service}: it should be a mapping")
+        for key in sorted(IGNORED & keys.keys()):
+            raise Refused(f"{name}: services.{service}.{key}: Swarm ignores it", "remove it")
+
+
+def _fill(file: str, text: str, variables: Mapping[str, str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        if found["name"] is None:
+            return "$"
+        if found["name"] not in variables:
+            raise Refused(f"{file}: ${{{found['name']}}} is not a variable that ./fab sets")
+        if found["required"] == ":?" and not variables[found["name"]]:
+            raise Refused(f"{file}: ${{{found['name']}}} is empty")
+        return variables[found["name"]]
+    return VARIABLE.sub(value, text)
+
+
+def _map_strings(node: Any, change: Callable[[str], str]) -> Any:
+    """Return a copy of nested dictionaries and lists with each string value changed."""
+    if isinstance(node, dict):
+        return {key: _map_strings(value, change) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_map_strings(value, change) for value in node]
+    return change(node) if isinstance(node, str) else node

@@ -1,0 +1,102 @@
+"""Reach the Docker Engine, through its SDK and, for what that lacks, its CLI."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import docker
+import requests
+from docker.errors import DockerException
+
+from stack.errors import Refused
+from stack.machine import Completed, LocalMachine
+
+SOCKET = Path("/var/run/docker.sock")
+# Jobs came with API 1.41, Docker 20.10: the oldest that a migration can run on.
+OLDEST_API = (1, 41)
+
+
+def connect(timeout: float = 60) -> docker.DockerClient:
+    """Return a client of the local engine; `timeout` is in seconds.
+
+    Raises Refused if no engine answers, or if it is too old.
+    """
+    try:
+        client = docker.DockerClient(base_url=f"unix://{SOCKET}", version="auto",
+                                     timeout=int(timeout))
+    except (DockerException, requests.RequestException) as error:
+        raise Refused(f"the Docker Engine doesn't answer ({_cause(error)})",
+                      "./fab bootstrap installs and starts it") from error
+    check_api(client.version()["ApiVersion"], client.version()["Version"])
+    return client
+
+
+def check_api(api: str, engine: str) -> None:
+    """Refuse an engine that is too old to run migrations as jobs."""
+    if tuple(int(part) for part in api.split(".")) < OLDEST_API:
+        raise Refused(f"Docker {engine} is too old: its API is {api}, at least 1.41 is needed",
+                      "upgrade to Docker 20.10 or newer, then ./fab bootstrap")
+
+
+def answers() -> bool:
+    """Tell whether an engine listens on the local socket."""
+    try:
+        docker.DockerClient(base_url=f"unix://{SOCKET}", version="auto", timeout=10).close()
+    except (DockerException, requests.RequestException):
+        return False
+    return True
+
+
+def _cause(error: Exception) -> str:
+    text = str(error)
+    for sign, cause in (("Permission denied", "this user may not open its socket"),
+                        ("No such file", "there is no socket"),
+                        ("Connection refused", "nothing listens on its socket")):
+        if sign in text:
+            return cause
+    return text.splitlines()[0][:120]
+
+
+class DockerCli:
+    """The docker command, for building with BuildKit and for stacks."""
+
+    def __init__(self, machine: LocalMachine, path: str = os.environ.get("PATH", "")) -> None:
+        self.machine = machine
+        self.commands = [str(Path(folder, "docker")) for folder in path.split(os.pathsep)
+                         if shutil.which("docker", path=folder)]
+        if not self.commands:
+            raise Refused("there is no docker command", "./fab bootstrap installs it")
+
+    def stack(self, *arguments: str, stdin: str | None = None) -> Completed:
+        """Run `docker stack …`."""
+        return self._run(self.commands[0], ["stack", *arguments], stdin=stdin)
+
+    def service_logs(self, *arguments: str) -> list[str]:
+        """Return the command that follows a service's logs."""
+        return [self.commands[0], "--host", f"unix://{SOCKET}", "service", "logs", *arguments]
+
+    def build(self, *arguments: str, cwd: Path) -> Completed:
+        """Run `docker build …` with BuildKit."""
+        return self._run(self.builder(), ["build", "--progress=plain", *arguments], cwd=cwd)
+
+    def builder(self) -> str:
+        """Return the first docker command that can build with BuildKit.
+
+        From version 23 on the command needs its buildx plugin for that; a client
+        without it may stand before the distribution's own on PATH.
+        """
+        for command in self.commands:
+            if self._major(command) < 23 or self._run(command, ["buildx", "version"]).ok:
+                return command
+        raise Refused("no docker command here can build with BuildKit",
+                      "apt-get install docker-buildx")
+
+    def _major(self, command: str) -> int:
+        version = self.machine.must([command, "version", "--format", "{{.Client.Version}}"])
+        return int(version.split(".")[0])
+
+    def _run(self, command: str, arguments: list[str], *, stdin: str | None = None,
+             cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Completed:
+        return self.machine.run([command, "--host", f"unix://{SOCKET}", *arguments], stdin=stdin,
+                                cwd=cwd, env={"DOCKER_BUILDKIT": "1", **(env or {})})

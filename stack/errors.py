@@ -1,0 +1,53 @@
+"""How a command ends when it doesn't succeed.
+
+Each error is an operator's: one line that names the cause and the next command.
+Fabric prints it and exits with its code; a traceback is left for bugs.
+"""
+
+from typing import ClassVar
+
+from invoke.exceptions import Exit
+
+
+class OperatorError(Exit):
+    """End the command with one line; `remedy` is what to type next.
+
+    The exit code is the class's: the table of codes is in docs/architecture.md.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        self.cause = cause
+        line = f"{cause}: {remedy}" if remedy else cause
+        super().__init__(line, self.exit_code)
+
+
+class Refused(OperatorError):
+    """Wrong input, or a check before the first change failed: nothing was changed."""
+
+    exit_code = 1
+
+
+class MigrationFailed(OperatorError):
+    """The migration failed; the running release is untouched."""
+
+    exit_code = 3
+
+
+class UpdateFailed(OperatorError):
+    """The update failed; the previous release is restored and proven."""
+
+    exit_code = 4
+
+
+class RestoreFailed(OperatorError):
+    """The update failed and so did the restore: a person is needed."""
+
+    exit_code = 5
+
+
+class Locked(OperatorError):
+    """Another deploy holds the lock; nothing was changed."""
+
+    exit_code = 7

@@ -1,0 +1,128 @@
+"""Bring the schema up to date with a Swarm job that runs the new image.
+
+The job is the app's own definition with x-migrate laid over it, made once a
+release and removed when it has ended.
+"""
+
+import time
+from typing import Any
+
+import docker
+from docker.errors import NotFound
+from docker.types import (
+    ContainerSpec, DriverConfig, Healthcheck, Mount, NetworkAttachmentConfig, Resources,
+    RestartPolicy, SecretReference, ServiceMode, TaskTemplate)
+from docker.utils import parse_bytes
+
+from stack import console
+from stack.definition import Stack
+from stack.engine import DockerCli
+from stack.errors import MigrationFailed, Refused
+from stack.machine import LocalMachine
+from stack.swarm import STACK
+from stack.version import Version
+
+# What the job takes from the app, and what only a running service needs. Any
+# other key is refused: the two must not differ by something overlooked.
+TAKEN = {"image", "command", "user", "environment", "secrets", "networks", "volumes",
+         "read_only", "cap_drop", "logging", "deploy"}
+NOT_FOR_A_JOB = {"healthcheck", "ports", "stop_grace_period"}
+ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
+
+
+def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Version,
+        timeout: float) -> str:
+    """Run the migration to its end and return its log's last line.
+
+    `timeout` is in seconds. Raises MigrationFailed, after printing the job's log;
+    the running release is untouched then.
+    """
+    name = f"{STACK}_migrate-{version.tag.replace('.', '-')}"
+    _remove(client, name)
+    service = client.api.create_service(
+        task_template(client, stack), name=name,
+        labels={"com.docker.stack.namespace": STACK},
+        mode=ServiceMode("replicated-job", replicas=1, concurrency=1))
+    try:
+        state, cause = _wait(client, service["ID"], time.monotonic() + timeout)
+        log = _log(cli, name)
+    finally:
+        _remove(client, name)
+    if state != "complete":
+        console.block(log[-40:])
+        raise MigrationFailed(f"the migration {state} ({cause}); the running release is untouched",
+                              "mend the migration, then ./fab deploy")
+    return log[-1] if log else "done"
+
+
+def task_template(client: docker.DockerClient, stack: Stack) -> TaskTemplate:
+    """Return the job's task: the stack's app as the migration runs it."""
+    job = stack.migrate
+    unknown = job.keys() - TAKEN - NOT_FOR_A_JOB
+    if unknown:
+        raise Refused(f"docker-stack.yml: services.app.{min(unknown)}: the migration's job "
+                      "doesn't know it", "teach it to stack/migration.py")
+    logging = job["logging"]
+    return TaskTemplate(
+        ContainerSpec(
+            job["image"], args=job["command"], user=job["user"],
+            env=[f"{key}={value}" for key, value in job["environment"].items()],
+            secrets=_secrets(client, stack, job), read_only=job["read_only"],
+            cap_drop=job["cap_drop"], mounts=[_tmpfs(volume) for volume in job["volumes"]],
+            # The image's health check asks a server that the job doesn't run.
+            healthcheck=Healthcheck(test=["NONE"])),
+        resources=_resources(job["deploy"]["resources"]),
+        restart_policy=RestartPolicy(condition="none"),
+        log_driver=DriverConfig(logging["driver"], options=logging["options"]),
+        networks=[NetworkAttachmentConfig(f"{STACK}_{name}") for name in job["networks"]])
+
+
+def _secrets(client: docker.DockerClient, stack: Stack,
+             job: dict[str, Any]) -> list[SecretReference]:
+    ids = {secret.name: str(secret.id) for secret in client.secrets.list()}
+    names = {key: value["name"] for key, value in stack.content["secrets"].items()}
+    return [SecretReference(ids[names[use["source"]]], names[use["source"]], use["target"],
+                            uid=use["uid"], gid=use["gid"], mode=use["mode"])
+            for use in job["secrets"]]
+
+
+def _tmpfs(volume: dict[str, Any]) -> Mount:
+    if volume["type"] != "tmpfs":
+        raise Refused(f"docker-stack.yml: services.app.volumes: {volume['target']}: "
+                      "the migration's job knows only tmpfs")
+    return Mount(volume["target"], None, type="tmpfs", tmpfs_size=volume["tmpfs"]["size"])
+
+
+def _resources(given: dict[str, dict[str, Any]]) -> Resources:
+    limits, reservations = given["limits"], given["reservations"]
+    resources = Resources(cpu_limit=int(float(limits["cpus"]) * 1_000_000_000),
+                          mem_limit=int(parse_bytes(limits["memory"])),
+                          mem_reservation=int(parse_bytes(reservations["memory"])))
+    resources["Limits"]["Pids"] = limits["pids"]
+    return resources
+
+
+def _wait(client: docker.DockerClient, service: str, deadline: float) -> tuple[str, str]:
+    """Return how the job's task ended and why, or "timed out" at the deadline."""
+    state, cause = "new", ""
+    while time.monotonic() < deadline:
+        for task in client.api.tasks(filters={"service": service}):
+            state = task["Status"]["State"]
+            cause = task["Status"].get("Err") or task["Status"].get("Message", "")
+            if state in ENDED:
+                return state, cause
+        time.sleep(0.3)
+    return "timed out", f"its task was {state}: {cause}"
+
+
+def _log(cli: DockerCli, name: str) -> list[str]:
+    command = cli.service_logs("--raw", "--tail=200", name)
+    done = LocalMachine().run(command, timeout=20)
+    return (done.stdout + done.stderr).strip().splitlines()
+
+
+def _remove(client: docker.DockerClient, name: str) -> None:
+    try:
+        client.api.remove_service(name)
+    except NotFound:
+        return

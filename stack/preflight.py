@@ -1,0 +1,53 @@
+"""Look before anything is changed: is this a machine that can carry the stack?"""
+
+from stack import engine, facts, swarm
+from stack.errors import Refused
+from stack.machine import LocalMachine
+from stack.settings import Settings
+
+GIB = 1024 ** 3
+# Measured: the images and what building them leaves take about 2.5 GiB.
+LEAST_DISK = 4 * GIB
+# The reservations in docker-stack.yml, two app tasks during an update, and
+# the engine itself.
+LEAST_MEMORY = 1 * GIB
+DOCKER_ROOT = "/var/lib/docker"
+
+
+def check_room(machine: LocalMachine) -> None:
+    """Refuse a machine with too little memory or disk."""
+    memory, disk = facts.memory(machine), facts.free_disk(machine, DOCKER_ROOT)
+    # A machine sold as 1 GiB shows a little less: its kernel keeps some.
+    if memory < 0.9 * LEAST_MEMORY:
+        raise Refused(f"this machine has {memory / GIB:.1f} GiB of memory, "
+                      f"at least {LEAST_MEMORY // GIB} is needed", "use a larger machine")
+    if disk < LEAST_DISK:
+        raise Refused(f"{DOCKER_ROOT} has {disk / GIB:.1f} GiB free, "
+                      f"at least {LEAST_DISK // GIB} are needed",
+                      "make room, with docker system prune for example")
+
+
+def check_ports(machine: LocalMachine, settings: Settings) -> None:
+    """Refuse ports that something else than this stack listens on."""
+    ours = _published()
+    taken = {listener.port: listener for listener in facts.listeners(machine)}
+    for name, port in (("HTTP_PORT", settings.http_port), ("HTTPS_PORT", settings.https_port)):
+        if port in taken and port not in ours:
+            who = taken[port]
+            raise Refused(f"port {port} is taken by {who.process} (pid {who.pid})",
+                          f"stop it, or choose another: echo {name}={port + 8000} >> .env")
+
+
+def _published() -> set[int]:
+    """Return the ports that this stack's Traefik holds, if there is one."""
+    if not engine.answers() or not swarm.membership(engine.connect()).manager:
+        return set()
+    services = engine.connect().services.list(filters={"name": f"{swarm.STACK}_traefik"})
+    return {port["PublishedPort"] for service in services
+            for port in service.attrs["Endpoint"].get("Ports", [])}
+
+
+def check_engine() -> None:
+    """Refuse an engine that is too old or a machine in a Swarm that isn't its own."""
+    if engine.answers():
+        swarm.check_membership(swarm.membership(engine.connect()))

@@ -1,0 +1,139 @@
+"""Make the Swarm, its labels, its secrets and the data volume what the stack needs."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+import docker
+from docker.errors import NotFound
+
+from stack.errors import Refused
+
+STACK = "tally"
+VOLUME = f"{STACK}_postgres-data"
+LABEL = "tally.secret"
+SECRETS = ("app-password", "owner-password", "visitor-key")
+# This Swarm of one listens for nobody else. Growing it gives it an address:
+# docker swarm init --force-new-cluster keeps everything that runs.
+LOOPBACK = "127.0.0.1"
+# The postgres user of stack/images/postgres/Dockerfile.
+POSTGRES_OWNER = "10070:10070"
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What this machine is in a Swarm: `state` as Docker gives it."""
+
+    state: str
+    manager: bool
+    error: str
+
+
+def membership(client: docker.DockerClient) -> Membership:
+    """Read this machine's part in a Swarm."""
+    found = client.info()["Swarm"]
+    return Membership(found["LocalNodeState"], bool(found["ControlAvailable"]),
+                      found.get("Error", ""))
+
+
+def check_membership(found: Membership) -> None:
+    """Refuse a machine that can't manage the stack: a worker, or one in trouble."""
+    if found.state == "inactive" or found.manager and not found.error:
+        return
+    if found.state == "active" and not found.manager:
+        raise Refused("this machine is a worker in a Swarm that another machine manages",
+                      "run ./fab there, or first leave it with: docker swarm leave")
+    raise Refused(f"this machine's Swarm is {found.state} ({found.error or 'no reason given'})",
+                  "see: docker info")
+
+
+def require_manager(client: docker.DockerClient) -> None:
+    """Refuse to deploy where bootstrap hasn't made a Swarm."""
+    found = membership(client)
+    check_membership(found)
+    if not found.manager:
+        raise Refused("this machine isn't in a Swarm yet", "./fab bootstrap")
+
+
+def init(client: docker.DockerClient) -> bool:
+    """Make a Swarm of this machine unless it is in one; tell whether that was needed."""
+    found = membership(client)
+    check_membership(found)
+    if found.manager:
+        return False
+    client.swarm.init(advertise_addr=LOOPBACK, listen_addr=f"{LOOPBACK}:2377")
+    return True
+
+
+def label_nodes(client: docker.DockerClient) -> list[str]:
+    """Choose where Traefik and Postgres run, unless somebody has; return the new labels."""
+    chosen = []
+    for label in ("edge", "postgres"):
+        nodes = client.nodes.list()
+        if any(node.attrs["Spec"].get("Labels", {}).get(label) == "true" for node in nodes):
+            continue
+        node = client.nodes.get(client.info()["Swarm"]["NodeID"])
+        spec = node.attrs["Spec"]
+        node.update({**spec, "Labels": {**spec.get("Labels", {}), label: "true"}})
+        chosen.append(f"{label}=true")
+    return chosen
+
+
+def secret_names(client: docker.DockerClient) -> dict[str, str]:
+    """Return the name in the Swarm of each secret that exists: the newest of each."""
+    found = sorted(client.secrets.list(filters={"label": LABEL}),
+                   key=lambda secret: str(secret.attrs["CreatedAt"]))
+    return {secret.attrs["Spec"]["Labels"][LABEL]: secret.name for secret in found}
+
+
+def make_secrets(client: docker.DockerClient) -> list[str]:
+    """Make the secrets that don't exist yet; return which.
+
+    A secret's name ends in a hash of its content, since Swarm can't change one
+    in place. The values are random and 256 bits long, so the hash tells nothing.
+    """
+    missing = [name for name in SECRETS if name not in secret_names(client)]
+    for name in missing:
+        value = secrets.token_hex(32)
+        content = hashlib.sha256(value.encode()).hexdigest()[:12]
+        client.secrets.create(name=f"{STACK}-{name}-{content}", data=value.encode(),
+                              labels={LABEL: name})
+    return missing
+
+
+def require_secrets(client: docker.DockerClient) -> dict[str, str]:
+    """Return every secret's name in the Swarm; raises Refused naming the first missing one."""
+    names = secret_names(client)
+    for name in SECRETS:
+        if name not in names:
+            raise Refused(f"the secret {name} is missing in the Swarm", "./fab bootstrap makes it")
+    return names
+
+
+def has_volume(client: docker.DockerClient) -> bool:
+    """Tell whether the data volume is on this machine."""
+    try:
+        client.volumes.get(VOLUME)
+    except NotFound:
+        return False
+    return True
+
+
+def prepare_volume(client: docker.DockerClient, base: str) -> bool:
+    """Make the data volume, marked as one that may be initialised; tell whether that was needed.
+
+    Postgres refuses an empty volume without the mark: it is one that Docker made
+    because the task came to a node where the data isn't.
+    """
+    if has_volume(client):
+        return False
+    client.volumes.create(VOLUME)
+    try:
+        client.containers.run(base, ["sh", "-c", f"touch /v/initdb-allowed && chmod 0700 /v "
+                                     f"&& chown -R {POSTGRES_OWNER} /v"],
+                              volumes={VOLUME: {"bind": "/v"}}, remove=True, network_mode="none")
+    except BaseException:
+        # A volume without the mark would be taken for a strange one for ever.
+        client.volumes.get(VOLUME).remove()
+        raise
+    return True
