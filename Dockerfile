@@ -4,7 +4,7 @@ ARG BASE=debian:trixie-slim
 # What building and running share, so that the packages are fetched once.
 FROM ${BASE} AS python
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3 \
+ && apt-get install --yes --no-install-recommends libpython3.13 python3 \
  && rm -rf /var/cache/apt/* /var/lib/apt/lists/* /var/log/*
 
 # uWSGI is published as source only: the compiler stays in this stage.

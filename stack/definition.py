@@ -58,7 +58,7 @@ class Stack:
                               sort_keys=False)
 
 
-def load(path: Path, variables: Mapping[str, str]) -> Stack:
+def load(path: Path, variables: Mapping[str, str | int]) -> Stack:
     """Read a stack file; raises Refused with the file and the line or the key at fault."""
     try:
         content = yaml.safe_load(path.read_text())
@@ -86,7 +86,8 @@ def _check_shape(name: str, content: Any) -> None:
             raise Refused(f"{name}: services.{service}.{key}: Swarm ignores it", "remove it")
 
 
-def _fill(file: str, text: str, variables: Mapping[str, str]) -> str:
+def _fill(file: str, text: str, variables: Mapping[str, str | int]) -> str | int:
+    """Return a scalar with its variables filled in; one that is just a number becomes one."""
     def value(found: re.Match[str]) -> str:
         if found["name"] is None:
             return "$"
@@ -94,11 +95,14 @@ def _fill(file: str, text: str, variables: Mapping[str, str]) -> str:
             raise Refused(f"{file}: ${{{found['name']}}} is not a variable that ./fab sets")
         if found["required"] == ":?" and not variables[found["name"]]:
             raise Refused(f"{file}: ${{{found['name']}}} is empty")
-        return variables[found["name"]]
+        return str(variables[found["name"]])
+    alone = VARIABLE.fullmatch(text)
+    if alone and isinstance(number := variables.get(alone["name"] or ""), int):
+        return number
     return VARIABLE.sub(value, text)
 
 
-def _map_strings(node: Any, change: Callable[[str], str]) -> Any:
+def _map_strings(node: Any, change: Callable[[str], str | int]) -> Any:
     """Return a copy of nested dictionaries and lists with each string value changed."""
     if isinstance(node, dict):
         return {key: _map_strings(value, change) for key, value in node.items()}

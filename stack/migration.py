@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import docker
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 from docker.types import (
     ContainerSpec, DriverConfig, Healthcheck, Mount, NetworkAttachmentConfig, Resources,
     RestartPolicy, SecretReference, ServiceMode, TaskTemplate)
@@ -27,6 +27,7 @@ from stack.version import Version
 TAKEN = {"image", "command", "user", "environment", "secrets", "networks", "volumes",
          "read_only", "cap_drop", "logging", "deploy"}
 NOT_FOR_A_JOB = {"healthcheck", "ports", "stop_grace_period"}
+LABEL = "tally.migration"
 ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
@@ -41,7 +42,9 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
     _remove(client, name)
     service = client.api.create_service(
         task_template(client, stack), name=name,
-        labels={"com.docker.stack.namespace": STACK},
+        # Not the stack's own label: Docker 20.10 never forgets a removed job's tasks
+        # (moby#44312), and `docker stack ps` is to show what runs.
+        labels={LABEL: version.tag},
         mode=ServiceMode("replicated-job", replicas=1, concurrency=1))
     try:
         state, cause = _wait(client, service["ID"], time.monotonic() + timeout)
@@ -122,7 +125,16 @@ def _log(cli: DockerCli, name: str) -> list[str]:
 
 
 def _remove(client: docker.DockerClient, name: str) -> None:
+    """Remove the job and what Docker 20.10 leaves of it, which would keep its image in use."""
     try:
         client.api.remove_service(name)
     except NotFound:
         return
+    for container in client.containers.list(
+            all=True, filters={"label": f"com.docker.swarm.service.name={name}"}):
+        try:
+            container.remove(force=True)
+        except APIError as error:
+            # Gone already, or going: newer engines clean up themselves.
+            if error.status_code not in {404, 409}:
+                raise

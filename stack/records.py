@@ -46,11 +46,8 @@ def spec_hashes(client: docker.DockerClient) -> dict[str, str]:
 
 
 def services(client: docker.DockerClient) -> list[Any]:
-    """Return the stack's long-running services; a migration's job isn't one."""
-    found = client.services.list(
-        filters={"label": f"com.docker.stack.namespace={STACK}"})
-    return [service for service in found
-            if not {"ReplicatedJob", "GlobalJob"} & service.attrs["Spec"]["Mode"].keys()]
+    """Return the stack's services; a migration's job isn't one."""
+    return client.services.list(filters={"label": f"com.docker.stack.namespace={STACK}"})
 
 
 def history(client: docker.DockerClient) -> list[Record]:

@@ -11,7 +11,7 @@ from stack import (
 from stack.console import step
 from stack.definition import Stack
 from stack.engine import SOCKET, DockerCli
-from stack.errors import OperatorError, Refused, RestoreFailed, UpdateFailed
+from stack.errors import MigrationFailed, OperatorError, Refused, RestoreFailed, UpdateFailed
 from stack.machine import LocalMachine
 from stack.privilege import may_use_docker, require_root
 from stack.records import Record
@@ -87,7 +87,7 @@ def prepare(target: Target, snapshot: Snapshot,
     return stack, builds
 
 
-def variables(target: Target, builds: dict[str, images.Build]) -> dict[str, str]:
+def variables(target: Target, builds: dict[str, images.Build]) -> dict[str, str | int]:
     """Return the value of each variable in docker-stack.yml."""
     secrets = swarm.require_secrets(target.client)
     settings = target.settings
@@ -99,9 +99,9 @@ def variables(target: Target, builds: dict[str, images.Build]) -> dict[str, str]
         "APP_PASSWORD": secrets["app-password"],
         "OWNER_PASSWORD": secrets["owner-password"],
         "VISITOR_KEY": secrets["visitor-key"],
-        "HTTP_PORT": str(settings.http_port),
-        "HTTPS_PORT": str(settings.https_port),
-        "APP_REPLICAS": str(settings.app_replicas),
+        "HTTP_PORT": settings.http_port,
+        "HTTPS_PORT": settings.https_port,
+        "APP_REPLICAS": settings.app_replicas,
         "USER_NAME": settings.user_name,
         "USER_URL": settings.user_url,
         "DOCKER_GID": str(facts.socket_group(SOCKET)),
@@ -137,7 +137,7 @@ def confirm_unchanged(target: Target, current: Record) -> None:
 def update(target: Target, stack: Stack, release: Version, previous: Record | None,
            began: float) -> None:
     """Migrate, roll the stack out, and restore the previous release if that fails."""
-    migrate(target, stack, release)
+    migrate(target, stack, release, first=previous is None)
     before = records.spec_hashes(target.client)
     try:
         roll_out(target, stack, release.text)
@@ -150,20 +150,29 @@ def update(target: Target, stack: Stack, release: Version, previous: Record | No
     images.remove(target.client, unused(target, records.history(target.client)))
 
 
-def migrate(target: Target, stack: Stack, release: Version) -> None:
+def migrate(target: Target, stack: Stack, release: Version, first: bool) -> None:
     """Run the migration's job; the first time, start the database for it."""
-    if "postgres" not in records.spec_hashes(target.client):
+    if first:
         with step("postgres") as current:
             current.doing("starting it for the first time")
             database = stack.only("postgres")
-            rollout.apply(target.cli, database, prune=False)
-            rollout.wait(target.client, target.cli, database, target.settings.deploy_timeout,
-                         held=0)
+            start_database(target, stack.only("postgres"))
             current.changed("started")
     with step("schema") as current:
         current.doing("migrating")
         current.changed(migration.run(target.client, target.cli, stack, release,
                                       target.settings.deploy_timeout))
+
+
+def start_database(target: Target, database: Stack) -> None:
+    """Start Postgres before there is anything else; raises MigrationFailed."""
+    try:
+        rollout.apply(target.cli, database, prune=False)
+        rollout.wait(target.client, target.cli, database, target.settings.deploy_timeout, held=0)
+    except rollout.NotArrived as failure:
+        console.block(failure.log)
+        raise MigrationFailed(f"the database didn't start: {failure.cause}",
+                              "./fab logs --service postgres") from failure
 
 
 def roll_out(target: Target, stack: Stack, wanted: str) -> None:
