@@ -9,13 +9,17 @@ from app.config import current_config
 from app.metrics import current_metrics
 
 RETRY_AFTER_SECONDS = 5
+# What happened, and what to make of it.
 SENTENCES = {
     400: "This request cannot be understood.",
     404: "There is nothing at this address.",
     405: "This address only answers to being read.",
-    500: "Something went wrong on our side. It has been noted.",
-    503: "The counter cannot reach its memory right now, so it counts nothing. "
-    "Please come back in a moment.",
+    500: "Something went wrong on our side.",
+    503: "The counter cannot reach its memory right now.",
+}
+ADVICE = {
+    500: "It has been noted. Trying again may help.",
+    503: "No visit is counted meanwhile. Please come back in a moment.",
 }
 
 
@@ -36,6 +40,7 @@ def show(error: HTTPException) -> Response:
             status=response.status_code,
             name=error.name,
             sentence=SENTENCES.get(response.status_code, error.description),
+            advice=ADVICE.get(response.status_code, ""),
             config=current_config(),
         )
     return response

@@ -27,13 +27,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-class StdoutHandler(logging.StreamHandler[Any]):
-    """The one handler of this process; its own class, so that it can be found again."""
+class StdoutHandler(logging.Handler):
+    """Write to what is standard output now; the one handler of this process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; a reader of logs that went away must not stop the pages."""
+        try:
+            # One write, so that lines of several processes don't mix.
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+        except OSError:
+            self.handleError(record)
 
 
 def configure() -> None:
     """Send all logs to stdout as JSON, replacing what an earlier call set up."""
-    handler = StdoutHandler(sys.stdout)
+    handler = StdoutHandler()
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if not isinstance(other, StdoutHandler)]

@@ -12,7 +12,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from stack import console
+from stack import console, install
 from stack.engine import DockerCli
 from stack.errors import Refused
 from stack.machine import LocalMachine
@@ -68,6 +68,8 @@ def make_base(client: docker.DockerClient, machine: LocalMachine) -> str:
 
 
 def _build_base(client: docker.DockerClient, machine: LocalMachine) -> None:
+    if not machine.run(["mmdebstrap", "--version"]).ok:
+        install.packages(machine, "mmdebstrap", "debian-archive-keyring")
     with tempfile.TemporaryDirectory(prefix="tally-base-") as scratch:
         archive = str(Path(scratch, "base.tar"))
         options = [f"--dpkgopt={option}" for option in LEAN]
