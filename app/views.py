@@ -1,9 +1,11 @@
 """Answer the page and the version."""
 
 from datetime import date
+from functools import lru_cache
 
-from flask import Blueprint, Flask, Response, abort, jsonify, render_template, request
-from jinja2 import TemplateError
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, render_template, request
+from jinja2 import Template, TemplateError
+from markupsafe import Markup
 
 from app.addresses import visitor_digest
 from app.chart import chart
@@ -16,7 +18,7 @@ from app.visits import DAYS_SHOWN, Tally, count_visit, read_tally
 blueprint = Blueprint("views", __name__)
 
 # What a render reaches, also through "extends", which is resolved only then.
-TEMPLATES = ("base.html", "page.html", "error.html")
+TEMPLATES = ("base.html", "page.html", "chart.html", "error.html")
 
 
 def compile_templates(app: Flask) -> None:
@@ -48,10 +50,23 @@ def page() -> str:
     return render_template(
         "page.html",
         figures=figures,
-        chart=chart(figures.new_by_day, figures.today, DAYS_SHOWN),
+        chart=drawn(
+            current_app.jinja_env.get_template("chart.html"),
+            tuple(sorted(figures.new_by_day.items())),
+            figures.today,
+        ),
         database=product(db.engine),
         config=config,
     )
+
+
+@lru_cache(maxsize=1)
+def drawn(template: Template, new_by_day: tuple[tuple[date, int], ...], today: date) -> Markup:
+    """Draw the chart, once for all visits between two new visitors.
+
+    It is most of a page's work. The template is a key, as an edited one is another.
+    """
+    return Markup(template.render(chart=chart(dict(new_by_day), today, DAYS_SHOWN)))
 
 
 def visitor(key: bytes) -> bytes:

@@ -1,12 +1,13 @@
 """Make this machine ready to deploy on: Docker, a Swarm, secrets, the base image."""
 
-from stack import console, engine, facts, images, install, lock, preflight, swarm
+from stack import console, engine, facts, images, install, lock, preflight, records, swarm
 from stack.console import step
 from stack.machine import LocalMachine
 from stack.privilege import require_root
 from stack.settings import Settings
 
 
+@engine.in_one_line
 def bootstrap() -> None:
     """Change whatever differs from what a deploy needs, and say what that was."""
     require_root("./fab bootstrap")
@@ -14,7 +15,8 @@ def bootstrap() -> None:
     console.heading("Bootstrap: this machine becomes a Swarm of one")
     with step("preflight") as current:
         system = facts.system(machine)
-        preflight.check_room(machine)
+        preflight.check_room(machine, preflight.LEAST_DISK if engine.answers()
+                             else preflight.LEAST_DISK_AT_FIRST)
         preflight.check_engine()
         preflight.check_ports(machine, settings)
         current.found(f"{system.name}, room and ports are there")
@@ -56,5 +58,6 @@ def ensure_swarm(machine: LocalMachine) -> None:
                 current.doing("pulling or building it, a minute or so")
                 current.changed(images.make_base(client, machine))
         with step("data volume") as current:
-            if swarm.prepare_volume(client, images.BASE):
+            # Once there was a release, an empty volume is a loss, not a beginning.
+            if not records.history(client) and swarm.prepare_volume(client, images.BASE):
                 current.changed("made, empty")

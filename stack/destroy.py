@@ -4,13 +4,14 @@ import time
 
 import docker
 
-from stack import console, images, lock, records, swarm
+from stack import console, engine, images, lock, records, swarm
 from stack.console import step
 from stack.errors import OperatorError, Refused
 from stack.release import Target
 from stack.swarm import STACK
 
 
+@engine.in_one_line
 def destroy(data: bool, yes: bool) -> None:
     """Remove services, networks and records; with `data` the visits and secrets too.
 

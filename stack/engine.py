@@ -1,17 +1,21 @@
 """Reach the Docker Engine, through its SDK and, for what that lacks, its CLI."""
 
+import functools
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import docker
 import requests
 from docker.errors import DockerException
 
-from stack.errors import Refused
+from stack.errors import OperatorError, Refused
 from stack.machine import Completed, LocalMachine
 
+P = ParamSpec("P")
+R = TypeVar("R")
 SOCKET = Path("/var/run/docker.sock")
 # Jobs came with API 1.41, Docker 20.10: the oldest that a migration can run on.
 OLDEST_API = (1, 41)
@@ -46,6 +50,18 @@ def answers() -> bool:
     except (DockerException, requests.RequestException):
         return False
     return True
+
+
+def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
+    """Let an engine that fails in the middle end the command with one line."""
+    @functools.wraps(command)
+    def reported(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (DockerException, requests.RequestException) as error:
+            raise OperatorError(f"the Docker Engine failed in the middle ({_cause(error)})",
+                                "./fab status, then the same command again") from error
+    return reported
 
 
 def _cause(error: Exception) -> str:

@@ -6,7 +6,9 @@ killed deploy doesn't hold it for ever.
 """
 
 import os
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -65,6 +67,8 @@ def holder(client: docker.DockerClient) -> Holder | None:
 def hold(client: docker.DockerClient) -> Iterator[None]:
     """Hold the lock for a while, renewing it; raises Locked if another does."""
     config_id = _acquire(client)
+    # A cancelled pipeline sends SIGTERM: free the lock then too.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     done = threading.Event()
     renewer = threading.Thread(target=_renew, args=(client, config_id, done), daemon=True)
     renewer.start()
@@ -74,6 +78,7 @@ def hold(client: docker.DockerClient) -> Iterator[None]:
         done.set()
         renewer.join(timeout=RENEWAL)
         _remove(client, config_id)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _acquire(client: docker.DockerClient) -> str:

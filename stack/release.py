@@ -39,6 +39,7 @@ class Target:
         return cls(machine, engine.connect(), DockerCli(machine), Settings.load())
 
 
+@engine.in_one_line
 def deploy() -> None:
     """Bring this checkout into service, or leave what serves as it is."""
     target = Target.local("./fab deploy")
@@ -57,6 +58,7 @@ def deploy() -> None:
     say_where(target.settings)
 
 
+@engine.in_one_line
 def build_images() -> None:
     """Build this checkout's images, as the first half of a deploy does."""
     target = Target.local("./fab build")
@@ -73,10 +75,8 @@ def prepare(target: Target, snapshot: Snapshot,
     """Check everything that can be checked before the first change."""
     with step("preflight") as current:
         base = images.image_id(target.client, images.BASE)
-        if not base or not swarm.has_volume(target.client):
-            raise Refused("this machine lacks the base image or the data volume",
-                          "./fab bootstrap makes them")
-        preflight.check_room(target.machine)
+        check_bootstrapped(target, base)
+        preflight.check_room(target.machine, preflight.LEAST_DISK)
         preflight.check_ports(target.machine, target.settings)
         builds = images.plan(snapshot, release, base)
         stack = definition.load(STACK_FILE, variables(target, builds))
@@ -85,6 +85,19 @@ def prepare(target: Target, snapshot: Snapshot,
         migration.task_template(target.client, stack)
         current.found(f"version {release.text}, all checks passed")
     return stack, builds
+
+
+def check_bootstrapped(target: Target, base: str) -> None:
+    """Refuse a machine without what bootstrap makes, or whose data has vanished."""
+    if not base:
+        raise Refused("the base image is missing", "./fab bootstrap makes it")
+    if swarm.has_volume(target.client):
+        return
+    if records.history(target.client):
+        raise Refused(f"the volume {swarm.VOLUME} is gone, and with it all visits",
+                      "bring it back, or begin anew with ./fab destroy --data, "
+                      "then ./fab bootstrap deploy")
+    raise Refused("the data volume is missing", "./fab bootstrap makes it")
 
 
 def variables(target: Target, builds: dict[str, images.Build]) -> dict[str, str | int]:
@@ -155,7 +168,6 @@ def migrate(target: Target, stack: Stack, release: Version, first: bool) -> None
     if first:
         with step("postgres") as current:
             current.doing("starting it for the first time")
-            database = stack.only("postgres")
             start_database(target, stack.only("postgres"))
             current.changed("started")
     with step("schema") as current:
@@ -228,6 +240,7 @@ def unused(target: Target, history: list[Record]) -> list[str]:
     return [tag for tag in images.tally_images(target.client) if tag not in needed]
 
 
+@engine.in_one_line
 def rollback() -> None:
     """Bring the release before this one back, whole."""
     target = Target.local("./fab rollback")

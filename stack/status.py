@@ -4,11 +4,12 @@ import os
 
 from rich.table import Table
 
-from stack import console, lock, records, rollout, swarm
+from stack import console, engine, lock, records, rollout, swarm
 from stack.errors import Refused
 from stack.release import Target
 
 
+@engine.in_one_line
 def status() -> None:
     """Print the release, the services and their tasks; exit 1 unless all is well."""
     target = Target.local("./fab status")
@@ -36,6 +37,7 @@ def status() -> None:
         raise Refused(f"not as wanted: {', '.join(ailing)}", f"./fab logs {ailing[0]}")
 
 
+@engine.in_one_line
 def logs(service: str, follow: bool, lines: int) -> None:
     """Become `docker service logs` for one service of the stack."""
     target = Target.local("./fab logs")

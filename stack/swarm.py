@@ -18,6 +18,17 @@ SECRETS = ("app-password", "owner-password", "visitor-key")
 LOOPBACK = "127.0.0.1"
 # The postgres user of stack/images/postgres/Dockerfile.
 POSTGRES_OWNER = "10070:10070"
+# Run in a container, with the volume at /v; says something if it changed something.
+MARK = f"""
+set -eu
+for known in /v/*/PG_VERSION /v/initdb-allowed; do
+    [ ! -e "$known" ] || exit 0
+done
+chmod 0700 /v
+touch /v/initdb-allowed
+chown {POSTGRES_OWNER} /v /v/initdb-allowed
+echo marked
+"""
 
 
 @dataclass(frozen=True)
@@ -120,20 +131,12 @@ def has_volume(client: docker.DockerClient) -> bool:
 
 
 def prepare_volume(client: docker.DockerClient, base: str) -> bool:
-    """Make the data volume, marked as one that may be initialised; tell whether that was needed.
+    """Make the data volume and mark it, if empty, as one that may be initialised.
 
     Postgres refuses an empty volume without the mark: it is one that Docker made
-    because the task came to a node where the data isn't.
+    because the task came to a node where the data isn't. Returns whether the
+    volume was made or marked.
     """
-    if has_volume(client):
-        return False
-    client.volumes.create(VOLUME)
-    try:
-        client.containers.run(base, ["sh", "-c", f"touch /v/initdb-allowed && chmod 0700 /v "
-                                     f"&& chown -R {POSTGRES_OWNER} /v"],
-                              volumes={VOLUME: {"bind": "/v"}}, remove=True, network_mode="none")
-    except BaseException:
-        # A volume without the mark would be taken for a strange one for ever.
-        client.volumes.get(VOLUME).remove()
-        raise
-    return True
+    said = client.containers.run(base, ["sh", "-c", MARK], volumes={VOLUME: {"bind": "/v"}},
+                                 remove=True, network_mode="none")
+    return bool(said)

@@ -1,0 +1,101 @@
+"""Give each test an application on an empty, migrated database."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import flask_migrate
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from tests.services import VISITOR_KEY, Database, MariaDB, Postgres, mariadb, postgres
+
+SQLITE = pytest.param("sqlite", marks=pytest.mark.unit)
+POSTGRESQL = pytest.param("postgres_database", marks=pytest.mark.service)
+MARIADB = pytest.param("mariadb_database", marks=pytest.mark.service)
+serial = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDB]:
+    with mariadb() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres_server: Postgres) -> Iterator[Database]:
+    with postgres_server.database(f"tally_{next(serial)}") as database:
+        yield database
+
+
+@pytest.fixture
+def mariadb_database(mariadb_server: MariaDB) -> Iterator[Database]:
+    with mariadb_server.database(f"tally_{next(serial)}") as database:
+        yield database
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Database:
+    return SqliteDatabase(f"sqlite:///{tmp_path / 'configured.sqlite3'}", "", "")
+
+
+class SqliteDatabase(Database):
+    """A configured SQLite file, which has no users and no passwords."""
+
+    def environ(self, user: str) -> dict[str, str]:
+        return {
+            "TALLY_ENV": "production",
+            "TALLY_VERSION": "1.4.0+57",
+            "VISITOR_KEY": VISITOR_KEY,
+            "DATABASE_URL": self.url,
+        }
+
+
+@pytest.fixture(params=[SQLITE, POSTGRESQL, MARIADB])
+def any_database(request: pytest.FixtureRequest) -> Database:
+    """Each database that the application supports, in turn."""
+    database: Database = request.getfixturevalue(request.param)
+    return database
+
+
+def migrated(database: Database) -> Database:
+    """Bring a database to the head, as its owner does in production."""
+    owner = create_app(database.environ(database.owner))
+    with owner.app_context():
+        flask_migrate.upgrade()
+    return database
+
+
+@pytest.fixture
+def any_app(any_database: Database) -> Flask:
+    """The application on each database, as the user that it has in production."""
+    return create_app(migrated(any_database).environ(any_database.user))
+
+
+@pytest.fixture
+def postgres_app(postgres_database: Database) -> Flask:
+    return create_app(migrated(postgres_database).environ(postgres_database.user))
+
+
+@pytest.fixture
+def environ(sqlite: Database) -> dict[str, str]:
+    """Production's environment, on an SQLite file."""
+    return migrated(sqlite).environ("")
+
+
+@pytest.fixture
+def app(environ: dict[str, str]) -> Flask:
+    return create_app(environ)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()

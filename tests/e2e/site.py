@@ -1,0 +1,123 @@
+"""A machine that Tally runs on, as its operator and its visitors see it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import Result
+
+SENTENCE = re.compile(r"You have visited this page (\d+) times\. Total visitors: (\d+)")
+# Runs a shell line in the operator's home, within so many seconds.
+Shell = Callable[[str, float], Result]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a visitor reads."""
+
+    visits: int
+    visitors: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """The project's clone on a machine, and the site that it serves there."""
+
+    address: str
+    shell: Shell
+    folder: str = "tally"
+
+    def fab(self, arguments: str, *, timeout: float = 900, env: str = "") -> Result:
+        """Run ./fab in the clone, whatever its exit code."""
+        return self.shell(f"cd {self.folder} && {env} ./fab {arguments}", timeout)
+
+    def sh(self, line: str) -> str:
+        """Run a shell line in the clone, which has to succeed."""
+        done = self.shell(f"cd {self.folder} && {line}", 300)
+        assert done.code == 0, f"{line}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def ask(self, path: str = "/", *, source: str = "", method: str = "GET",
+            headers: dict[str, str] | None = None, timeout: float = 30) -> Answer:
+        """Send one request to the site, from one of the host's addresses."""
+        connection = http.client.HTTPConnection(
+            self.address, timeout=timeout, source_address=(source, 0) if source else None)
+        try:
+            connection.request(method, path, headers=headers or {})
+            answer = connection.getresponse()
+            return Answer(answer.status, {name.lower(): value for name, value
+                                          in answer.getheaders()}, answer.read().decode())
+        finally:
+            connection.close()
+
+    def visit(self, source: str = "", headers: dict[str, str] | None = None) -> Page:
+        """Open the page as a visitor and read the numbers on it."""
+        answer = self.ask("/", source=source, headers=headers)
+        found = SENTENCE.search(answer.text)
+        assert answer.status == 200 and found, f"{answer.status}: {answer.text[:500]}"
+        return Page(int(found[1]), int(found[2]))
+
+    def visit_when_up(self, source: str, seconds: float) -> Page:
+        """Try to open the page until it answers; fail after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self.visit(source)
+            except (OSError, http.client.HTTPException, AssertionError):
+                assert time.monotonic() < deadline, f"the site isn't back after {seconds} s"
+                time.sleep(0.5)
+
+    def version(self) -> str:
+        """Return the version that the site says it is."""
+        return str(json.loads(self.ask("/version").text)["version"])
+
+    def tasks(self, service: str = "") -> set[str]:
+        """Return the ids of the running tasks, of one service or of the whole stack."""
+        name = f"--filter name=tally_{service}" if service else ""
+        return set(self.sh("docker stack ps tally --quiet --no-trunc "
+                           f"--filter desired-state=running {name}").split())
+
+    def query(self, sql: str) -> str:
+        """Ask the site's own database, as its superuser, over its socket."""
+        return self.sh("docker exec $(docker ps --quiet --filter "
+                       "label=com.docker.swarm.service.name=tally_postgres) "
+                       f'psql -U postgres -d tally -Atc "{sql}"').strip()
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Change a file in the clone, as an editor would."""
+        program = (f"import pathlib; file = pathlib.Path({path!r}); text = file.read_text(); "
+                   f"assert {old!r} in text; file.write_text(text.replace({old!r}, {new!r}))")
+        self.sh(f"python3 - <<'END'\n{program}\nEND")
+
+    def restore_files(self) -> None:
+        """Undo every change to the clone's files."""
+        self.sh("git checkout --quiet -- . && git clean --quiet -d --force")
+
+
+def bare_clone(checkout: Path, target: Path) -> Path:
+    """Copy the checkout's commits to a bare repository, from which machines clone."""
+    bare = target / "tally.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", "--no-local", str(checkout), str(bare)],
+                   check=True)
+    return bare
+
+
+def lines(result: Result) -> list[str]:
+    """Return what a command printed to stderr, where errors go, without empty lines."""
+    return [line for line in result.stderr.splitlines() if line.strip()]

@@ -1,0 +1,182 @@
+"""What a deploy does to a site that is being visited, when it goes well and when it doesn't."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.e2e.site import Page, Site, lines
+
+pytestmark = pytest.mark.lab
+
+BAD_MIGRATION = '''"""A step that can't work."""
+from alembic import op
+
+revision = "9999"
+down_revision = "{head}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("SELECT * FROM a_table_that_is_not_there")
+
+
+def downgrade() -> None:
+    pass
+'''
+
+
+@contextmanager
+def visitors(site: Site, address: str) -> Iterator[list[str]]:
+    """Open the page 20 times a second meanwhile; the list collects every failure."""
+    failures: list[str] = []
+    ended = threading.Event()
+
+    def visit() -> None:
+        while not ended.wait(0.05):
+            try:
+                site.visit(address)
+            except (OSError, AssertionError) as error:
+                failures.append(f"{time.time():.1f} {error!r}")
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    try:
+        yield failures
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_changed_template_is_a_new_build_and_visits_are_kept(edited: Site,
+                                                               address: str) -> None:
+    before, version = edited.visit(address), edited.version()
+    kept = edited.tasks("postgres") | edited.tasks("traefik")
+    edited.replace("app/templates/page.html", "</main>", "<p>A new line</p></main>")
+    with visitors(edited, address) as failures:
+        done = edited.fab("deploy")
+    assert done.code == 0, done.stdout + done.stderr
+    assert failures == []
+    assert edited.version().startswith(f"{version}.dirty.")
+    assert "<p>A new line</p>" in edited.ask("/", source=address).text
+    assert edited.visit(address).visits > before.visits + 10
+    assert edited.tasks("postgres") | edited.tasks("traefik") == kept
+
+
+def test_rollback_brings_the_release_before_back(site: Site, address: str) -> None:
+    assert ".dirty." in site.version()
+    before = site.visit(address)
+    with visitors(site, address) as failures:
+        done = site.fab("rollback")
+    assert done.code == 0, done.stdout + done.stderr
+    assert failures == []
+    assert ".dirty." not in site.version()
+    assert site.visit(address).visits > before.visits
+
+
+def test_a_failing_migration_leaves_the_application_untouched(edited: Site, address: str) -> None:
+    version, tasks = edited.version(), edited.tasks()
+    head = edited.query("SELECT version_num FROM alembic_version")
+    bad = BAD_MIGRATION.format(head=head)
+    edited.sh(f"cat > migrations/versions/9999_bad.py <<'END'\n{bad}END")
+    done = edited.fab("deploy")
+    assert done.code == 3, done.stdout + done.stderr
+    assert "a_table_that_is_not_there" in done.stdout
+    assert "the running release is untouched" in lines(done)[-1]
+    assert (edited.version(), edited.tasks()) == (version, tasks)
+    assert edited.query("SELECT version_num FROM alembic_version") == head
+    assert edited.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "0"
+    assert "tally_migrate" not in edited.sh("docker service ls")
+
+
+def test_an_application_that_crashes_at_its_start_is_taken_back(edited: Site,
+                                                                address: str) -> None:
+    version, before = edited.version(), edited.visit(address)
+    edited.replace("app/__init__.py", "def create_app(",
+                   "raise RuntimeError('broken on purpose')\n\n\ndef create_app(")
+    # Else the migration, which runs the same code, would fail first.
+    edited.replace("docker-stack.yml", "command: [flask, db, upgrade]", "command: ['true']")
+    with visitors(edited, address) as failures:
+        done = edited.fab("deploy")
+    assert done.code == 4, done.stdout + done.stderr
+    assert "broken on purpose" in done.stdout
+    assert f"{version} is restored and proven" in lines(done)[-1]
+    assert failures == []
+    assert edited.version() == version
+    assert edited.visit(address).visits > before.visits
+    assert edited.fab("status").code == 0
+
+
+def test_an_application_that_is_never_healthy_is_taken_back(edited: Site, address: str) -> None:
+    version = edited.version()
+    edited.replace("stack/images/app/probe", "127.0.0.1:8000", "127.0.0.1:8001")
+    with visitors(edited, address) as failures:
+        done = edited.fab("deploy")
+    assert done.code == 4, done.stdout + done.stderr
+    assert "unhealthy" in lines(done)[-1]
+    assert failures == []
+    assert edited.version() == version
+    assert edited.fab("status").code == 0
+
+
+def test_a_deploy_killed_in_the_middle_is_completed_by_the_next(edited: Site,
+                                                                address: str) -> None:
+    edited.replace("app/templates/page.html", "</main>", "<p>Killed once</p></main>")
+    with visitors(edited, address) as failures:
+        edited.shell("cd tally && (./fab deploy > /tmp/killed.log 2>&1 &) && "
+                     "until grep -q 'update .*replacing' /tmp/killed.log; do sleep 0.1; done; "
+                     "sleep 2; pkill --signal KILL --full 'fabric .*deploy'", 120)
+        held = edited.fab("deploy")
+        assert held.code == 7, held.stdout + held.stderr
+        assert "holds the lock" in lines(held)[-1]
+        time.sleep(45)
+        done = edited.fab("deploy")
+    assert done.code == 0, done.stdout + done.stderr
+    assert "<p>Killed once</p>" in edited.ask("/").text
+    assert failures == []
+
+
+def test_of_two_deploys_at_once_the_second_ends_at_once(edited: Site) -> None:
+    edited.replace("app/templates/page.html", "</main>", "<p>Two at once</p></main>")
+    edited.sh("(./fab deploy > /tmp/first.log 2>&1; echo ended $? >> /tmp/first.log) & "
+              "until grep -q 'preflight .*passed' /tmp/first.log; do sleep 0.1; done")
+    began = time.monotonic()
+    second = edited.fab("deploy")
+    assert time.monotonic() - began < 3
+    assert second.code == 7
+    assert "root@newcomer" in lines(second)[-1]
+    edited.sh("until grep -q ended /tmp/first.log; do sleep 0.2; done")
+    assert "ended 0" in edited.sh("cat /tmp/first.log")
+    assert "<p>Two at once</p>" in edited.ask("/").text
+
+
+def test_a_service_changed_by_hand_is_put_right(site: Site, address: str) -> None:
+    site.fab("deploy")
+    site.sh("docker service update --quiet --detach --env-add USER_NAME=Mallory tally_app")
+    deadline = time.monotonic() + 60
+    while "Mallory" not in site.ask("/", source=address).text and time.monotonic() < deadline:
+        time.sleep(0.5)
+    done = site.fab("deploy")
+    assert done.code == 0, done.stdout + done.stderr
+    assert "app            updated" in done.stdout
+    for _ in range(8):
+        assert "Mallory" not in site.ask("/", source=address).text
+
+
+def test_without_its_database_the_page_says_so_and_recovers(site: Site, address: str) -> None:
+    before, tasks = site.visit(address), site.tasks("app")
+    site.sh("docker service scale --detach tally_postgres=0 && sleep 5")
+    gone = site.ask("/", source=address)
+    assert gone.status == 503 and "retry-after" in gone.headers
+    assert site.ask("/healthz").status == 200
+    assert site.ask("/readyz").status == 503
+    time.sleep(10)
+    assert site.tasks("app") == tasks
+    site.sh("docker service scale --detach tally_postgres=1")
+    after = site.visit_when_up(address, seconds=30)
+    assert after == Page(before.visits + 1, before.visitors)
+    assert site.tasks("app") == tasks
+    assert site.fab("deploy").code == 0

@@ -1,0 +1,90 @@
+"""Taking the stack away, and bringing it back."""
+
+import pytest
+
+from tests.e2e.site import Page, Site, lines
+from tests.lab import Machine
+
+pytestmark = pytest.mark.lab
+
+
+def left(site: Site) -> str:
+    """List what of the stack is there, containers and networks included."""
+    return site.sh("docker service ls --quiet; docker ps --all --quiet; "
+                   "docker network ls --quiet --filter name=tally_; docker config ls --quiet")
+
+
+def test_destroy_keeps_the_data_and_the_next_deploy_goes_on_counting(site: Site,
+                                                                     address: str) -> None:
+    assert site.fab("deploy").code == 0
+    before = site.visit(address)
+    gone = site.fab("destroy --yes")
+    assert gone.code == 0, gone.stderr
+    assert left(site) == ""
+    again = site.fab("destroy --yes")
+    assert again.code == 0 and "removed" not in again.stdout
+    done = site.fab("deploy")
+    assert done.code == 0, done.stderr
+    assert site.visit(address) == Page(before.visits + 1, before.visitors)
+
+
+def test_a_lost_secret_is_refused_then_made_anew_and_no_visit_is_lost(site: Site,
+                                                                      address: str) -> None:
+    before = site.visit(address)
+    site.fab("destroy --yes")
+    site.sh("docker secret rm $(docker secret ls --quiet --filter label=tally.secret=app-password)")
+    refused = site.fab("deploy")
+    assert refused.code == 1 and left(site) == ""
+    assert lines(refused) == ["the secret app-password is missing in the Swarm: "
+                              "./fab bootstrap makes it"]
+    done = site.fab("bootstrap deploy")
+    assert done.code == 0, done.stderr
+    assert "made app-password" in done.stdout
+    assert site.visit(address) == Page(before.visits + 1, before.visitors)
+
+
+def test_a_lost_volume_is_refused_instead_of_starting_empty(site: Site) -> None:
+    site.sh("docker service rm tally_postgres && "
+            "until docker volume rm tally_postgres-data; do sleep 1; done")
+    for command in ("deploy", "bootstrap deploy"):
+        refused = site.fab(command)
+        assert refused.code == 1, refused.stdout
+        assert lines(refused)[-1].startswith(
+            "the volume tally_postgres-data is gone, and with it all visits: bring it back")
+
+
+def test_destroy_with_data_begins_anew(site: Site, address: str) -> None:
+    gone = site.fab("destroy --data --yes")
+    assert gone.code == 0, gone.stderr
+    assert left(site) == ""
+    assert site.sh("docker volume ls --quiet; docker secret ls --quiet") == ""
+    done = site.fab("bootstrap deploy")
+    assert done.code == 0, done.stderr
+    assert site.visit(address) == Page(1, 1)
+
+
+def test_a_first_deploy_that_fails_says_so_and_a_good_one_follows(edited: Site,
+                                                                  address: str) -> None:
+    edited.fab("destroy --data --yes")
+    edited.replace("stack/images/app/serve", "uwsgi --ini uwsgi.ini", "uwsgi --ini nothing.ini")
+    failed = edited.fab("bootstrap deploy")
+    assert failed.code == 5, failed.stdout + failed.stderr
+    assert "there is no earlier release to go back to" in lines(failed)[-1]
+    assert "nothing.ini" in failed.stdout
+    edited.restore_files()
+    done = edited.fab("deploy")
+    assert done.code == 0, done.stderr
+    assert edited.visit(address) == Page(1, 1)
+
+
+def test_an_engine_that_is_stopped_is_started_again(site: Site, machine: Machine,
+                                                    address: str) -> None:
+    before = site.visit(address)
+    site.sh("systemctl stop docker.socket docker.service")
+    refused = site.fab("deploy")
+    assert refused.code == 1
+    assert "./fab bootstrap" in lines(refused)[-1]
+    done = site.fab("bootstrap")
+    assert done.code == 0, done.stderr
+    assert "started" in done.stdout
+    assert site.visit_when_up(address, 60) == Page(before.visits + 1, before.visitors)

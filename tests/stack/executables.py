@@ -1,0 +1,16 @@
+"""Write real commands for a test: what they answer is chosen, that they run isn't."""
+
+from pathlib import Path
+
+
+def executable(path: Path, *lines: str) -> Path:
+    """Write an executable shell script and return it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    path.chmod(0o755)
+    return path
+
+
+def answering(text: str) -> list[str]:
+    """Return the lines of a script that prints a text as it is."""
+    return ["/bin/cat <<'END'", text, "END"]

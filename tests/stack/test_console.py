@@ -1,0 +1,78 @@
+"""Away from a terminal a step is one plain line."""
+
+import io
+import re
+
+import pytest
+
+from stack import console
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_step_that_says_nothing_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.step("labels"):
+        pass
+    assert capsys.readouterr().out == "  labels         unchanged (0.0 s)\n"
+
+
+def test_a_step_says_what_it_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.step("images") as current:
+        current.changed("built app, postgres")
+    assert capsys.readouterr().out == "  images         built app, postgres (0.0 s)\n"
+
+
+def test_long_work_is_announced_in_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.step("images") as current:
+        current.doing("building app")
+        assert capsys.readouterr().out == "  images         building app …\n"
+        current.changed("built app")
+    assert capsys.readouterr().out == "  images         built app (0.0 s)\n"
+
+
+def test_a_failed_step_says_so_and_the_error_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        with console.step("update"):
+            raise KeyboardInterrupt
+    assert capsys.readouterr().out == "  update         failed (0.0 s)\n"
+
+
+def test_a_step_tells_how_long_it_took(
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 112.34])
+    with monkeypatch.context() as patched:
+        with console.step("schema"):
+            pass
+        patched.setattr(console.time, "monotonic", lambda: next(clock))
+        begun = console.time.monotonic()
+        console._end("schema", "migrated", begun)
+    assert capsys.readouterr().out.endswith("  schema         migrated (12.3 s)\n")
+
+
+def test_a_long_line_is_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("x" * 500)
+    assert capsys.readouterr().out == "x" * 500 + "\n"
+
+
+def test_a_plain_line_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("INFO [alembic] [/srv] [red]1.4.0[/red] :smile:")
+    assert capsys.readouterr().out == "INFO [alembic] [/srv] [red]1.4.0[/red] :smile:\n"
+
+
+def test_quoted_output_is_indented(capsys: pytest.CaptureFixture[str]) -> None:
+    console.block(["first [x]", "", "second"])
+    assert re.split(r" *\n", capsys.readouterr().out) == ["    first [x]", "", "    second", ""]
+
+
+def test_nothing_is_coloured_away_from_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.heading("Deploy")
+    with console.step("verdict") as current:
+        current.found("1.4.0+57 runs")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_without_a_terminal_nobody_says_yes(
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert not console.confirm("Remove the stack?")
+    assert capsys.readouterr().out == ""

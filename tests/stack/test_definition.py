@@ -1,0 +1,199 @@
+"""docker-stack.yml is read, its variables are filled in, and nothing in it is ignored."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stack import definition
+from stack.definition import IGNORED, Stack
+from stack.errors import Refused
+
+pytestmark = pytest.mark.unit
+
+SECTIONS = "services: {}\nnetworks: {}\nsecrets: {}\nx-migrate: {}\n"
+
+
+def load(tmp_path: Path, text: str, **variables: str | int) -> Stack:
+    (tmp_path / "stack.yml").write_text(text)
+    return definition.load(tmp_path / "stack.yml", variables)
+
+
+def error(tmp_path: Path, text: str, **variables: str | int) -> str:
+    with pytest.raises(Refused) as raised:
+        load(tmp_path, text, **variables)
+    return str(raised.value)
+
+
+def filled(tmp_path: Path, scalar: str, **variables: str | int) -> Any:
+    """Return what a scalar becomes in a loaded stack."""
+    return load(tmp_path, f"{SECTIONS}x-scalar: {scalar}\n", **variables).content["x-scalar"]
+
+
+def service(**keys: Any) -> str:
+    return yaml.safe_dump({"services": {"app": keys}, "networks": {}, "secrets": {},
+                           "x-migrate": {}})
+
+
+@pytest.mark.parametrize(("scalar", "expected"), [
+    ("${NAME:?}", "Ada"),
+    ("${NAME:?who runs it}", "Ada"),
+    ("${NAME?}", "Ada"),
+    ("${NAME}", "Ada"),
+    ("by ${NAME:?}, for ${NAME:?}", "by Ada, for Ada"),
+    ("$$", "$"),
+    ("$${NAME}", "${NAME}"),
+    ("$$${NAME}", "$Ada"),
+    ("NAME", "NAME"),
+])
+def test_variables_are_filled_in(tmp_path: Path, scalar: str, expected: str) -> None:
+    assert filled(tmp_path, scalar, NAME="Ada") == expected
+
+
+def test_variables_are_filled_in_at_any_depth(tmp_path: Path) -> None:
+    text = f"{SECTIONS}x-deep: {{list: [{{key: '${{NAME:?}}'}}]}}\n"
+    assert load(tmp_path, text, NAME="Ada").content["x-deep"] == {"list": [{"key": "Ada"}]}
+
+
+def test_a_filled_in_value_is_not_read_again(tmp_path: Path) -> None:
+    assert filled(tmp_path, "${NAME:?}", NAME="${HOME} $$") == "${HOME} $$"
+
+
+def test_a_number_stays_one(tmp_path: Path) -> None:
+    assert filled(tmp_path, '"${PORT:?}"', PORT=8080) == 8080
+
+
+def test_a_number_within_text_is_text(tmp_path: Path) -> None:
+    assert filled(tmp_path, "10090:${GROUP:?}", GROUP=998) == "10090:998"
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    assert filled(tmp_path, "${NAME:?}", NAME="8080") == "8080"
+
+
+def test_other_scalars_are_left_alone(tmp_path: Path) -> None:
+    assert filled(tmp_path, "[1, 0.5, true, null, 0400]") == [1, 0.5, True, None, 0o400]
+
+
+def test_a_required_variable_must_not_be_empty(tmp_path: Path) -> None:
+    assert error(tmp_path, f"{SECTIONS}x-scalar: '${{NAME:?}}'\n", NAME="") \
+        == "stack.yml: ${NAME} is empty"
+
+
+def test_a_variable_that_may_be_empty_may(tmp_path: Path) -> None:
+    assert filled(tmp_path, "'${NAME?}'", NAME="") == ""
+
+
+@pytest.mark.parametrize("scalar", ["${OTHER}", "${OTHER?}", "${OTHER:?}", "a ${OTHER} b"])
+def test_an_unknown_variable_is_refused(tmp_path: Path, scalar: str) -> None:
+    assert error(tmp_path, f"{SECTIONS}x-scalar: '{scalar}'\n", NAME="Ada") \
+        == "stack.yml: ${OTHER} is not a variable that ./fab sets"
+
+
+def test_an_error_in_the_yaml_names_file_and_line(tmp_path: Path) -> None:
+    assert error(tmp_path, "services:\n  app:\n    image: [a\n  x: y\n") \
+        == "stack.yml, line 4: expected ',' or ']', but got ':'"
+
+
+def test_an_unknown_anchor_names_file_and_line(tmp_path: Path) -> None:
+    assert error(tmp_path, "services:\n  app: *nothing\n") \
+        == "stack.yml, line 2: found undefined alias 'nothing'"
+
+
+def test_a_character_that_yaml_forbids_is_one_line(tmp_path: Path) -> None:
+    text = error(tmp_path, "services: \x07\n")
+    assert text.startswith("stack.yml: unacceptable character") and "\n" not in text
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_an_unreadable_file_names_how_to_restore_it(
+        tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "stack.yml").write_bytes(content)
+    with pytest.raises(Refused) as raised:
+        definition.load(tmp_path / "stack.yml", {})
+    assert str(raised.value) == "stack.yml can't be read: git checkout -- stack.yml"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "just text"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    assert error(tmp_path, text) \
+        == "stack.yml: it should be a mapping with services, networks and secrets"
+
+
+@pytest.mark.parametrize("section", ["services", "networks", "secrets", "x-migrate"])
+def test_a_missing_section_is_named(tmp_path: Path, section: str) -> None:
+    assert error(tmp_path, SECTIONS.replace(f"{section}: {{}}\n", "")) \
+        == f"stack.yml: {section}: it should be a mapping"
+
+
+def test_a_service_that_is_no_mapping_is_named(tmp_path: Path) -> None:
+    text = SECTIONS.replace("services: {}", "services: {app: redis}")
+    assert error(tmp_path, text) == "stack.yml: services.app: it should be a mapping"
+
+
+@pytest.mark.parametrize("key", sorted(IGNORED))
+def test_a_key_that_swarm_ignores_is_refused_with_its_path(tmp_path: Path, key: str) -> None:
+    assert error(tmp_path, service(image="a", **{key: "value"})) \
+        == f"stack.yml: services.app.{key}: Swarm ignores it: remove it"
+
+
+@pytest.mark.parametrize("key", ["image", "healthcheck", "deploy", "read_only", "cap_drop"])
+def test_a_key_that_swarm_heeds_is_kept(tmp_path: Path, key: str) -> None:
+    assert load(tmp_path, service(**{key: "value"})).services == {"app": {key: "value"}}
+
+
+MERGING = Stack({
+    "services": {
+        "app": {"image": "app:1", "command": ["serve"], "networks": ["edge", "data"],
+                "environment": {"A": "1", "B": "2"}},
+        "postgres": {"image": "postgres:1", "networks": ["data"]}},
+    "x-migrate": {"command": ["migrate"], "environment": {"B": "3"}, "networks": ["data"]},
+    "networks": {"edge": {"driver": "overlay"}, "data": {"driver": "overlay"}},
+    "secrets": {"key": {"external": True}}})
+
+
+def test_the_job_is_the_app_with_its_own_changes() -> None:
+    assert MERGING.migrate == {"image": "app:1", "command": ["migrate"], "networks": ["data"],
+                               "environment": {"A": "1", "B": "3"}}
+
+
+def test_the_job_may_change_no_environment() -> None:
+    stack = Stack({**MERGING.content, "x-migrate": {"command": ["migrate"]}})
+    assert stack.migrate == {"image": "app:1", "command": ["migrate"],
+                             "networks": ["edge", "data"], "environment": {"A": "1", "B": "2"}}
+
+
+def test_making_the_job_leaves_the_app_as_it_is() -> None:
+    MERGING.migrate["environment"]["A"] = "changed"
+    assert MERGING.services["app"]["environment"] == {"A": "1", "B": "2"}
+
+
+def test_a_part_of_a_stack_has_only_the_networks_it_uses() -> None:
+    part = MERGING.only("postgres")
+    assert part.services == {"postgres": {"image": "postgres:1", "networks": ["data"]}}
+    assert part.content["networks"] == {"data": {"driver": "overlay"}}
+    assert part.content["secrets"] == {"key": {"external": True}}
+
+
+def test_a_part_of_a_stack_leaves_the_whole_as_it_is() -> None:
+    MERGING.only("postgres")
+    assert set(MERGING.services) == {"app", "postgres"}
+
+
+@pytest.mark.parametrize("text", [
+    "$", "$$", "${HOME}", "a$b", "Ada", "yes", "12:30", "0x1f", "~", "", " a", "a: b", "# a",
+    "line\nline", "é", "☃", "'\"\\"])
+def test_the_text_for_docker_says_the_same_after_its_interpolation(text: str) -> None:
+    stack = Stack({**MERGING.content, "x-text": text, "x-numbers": [8080, 0.5, True, None]})
+    written = stack.text()
+    # Docker turns each $$ into $; a single one would be a variable of its own.
+    assert "$" not in written.replace("$$", "")
+    read = yaml.safe_load(written)
+    assert read.pop("x-text").replace("$$", "$") == text
+    assert read == {**MERGING.content, "x-numbers": [8080, 0.5, True, None]}
+
+
+def test_the_text_for_docker_keeps_the_order_of_services() -> None:
+    assert list(yaml.safe_load(MERGING.text())["services"]) == ["app", "postgres"]

@@ -1,0 +1,95 @@
+"""Commands run on this machine, and how they ended comes back whatever it was."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from stack.machine import CommandFailed, Completed, LocalMachine
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_commands_output_and_code_come_back(machine: LocalMachine) -> None:
+    done = machine.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert done == Completed(3, "out\n", "err\n")
+    assert not done.ok
+
+
+def test_only_code_zero_is_well() -> None:
+    assert [Completed(code, "", "").ok for code in (0, 1, -9)] == [True, False, False]
+
+
+def test_a_command_gets_its_input(machine: LocalMachine) -> None:
+    assert machine.run(["cat"], stdin="Grüße\n").stdout == "Grüße\n"
+
+
+def test_a_command_without_input_finds_none(machine: LocalMachine) -> None:
+    assert machine.run(["cat"], timeout=5) == Completed(0, "", "")
+
+
+def test_variables_are_added_to_the_environment(
+        machine: LocalMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTER", "one")
+    monkeypatch.setenv("INNER", "one")
+    done = machine.run(["sh", "-c", 'echo "$OUTER $INNER"'], env={"INNER": "two"})
+    assert done.stdout == "one two\n"
+
+
+def test_a_command_runs_where_it_is_told(machine: LocalMachine, tmp_path: Path) -> None:
+    assert machine.run(["pwd", "-P"], cwd=tmp_path).stdout == f"{tmp_path.resolve()}\n"
+
+
+def test_arguments_are_not_read_by_a_shell(machine: LocalMachine) -> None:
+    assert machine.run(["echo", "$HOME; *"]).stdout == "$HOME; *\n"
+
+
+def test_a_command_that_takes_too_long_is_killed(machine: LocalMachine, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    done = machine.run(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 60"], timeout=1)
+    assert done == Completed(124, "", "no answer within 1 s")
+    assert time.monotonic() - begun < 10
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_a_command_that_is_missing_is_named(machine: LocalMachine) -> None:
+    assert machine.run(["no-such-command", "--version"]) \
+        == Completed(127, "", "no-such-command: not found")
+
+
+def test_output_that_is_no_text_is_still_shown(machine: LocalMachine) -> None:
+    done = machine.run(["sh", "-c", r"printf 'a\377b'"])
+    assert done == Completed(0, "a\ufffdb", "")
+
+
+def test_a_very_long_output_is_kept_whole(machine: LocalMachine) -> None:
+    done = machine.run(["sh", "-c", "head -c 5000000 /dev/zero | tr '\\0' x; echo end >&2"])
+    assert (len(done.stdout), done.stderr) == (5_000_000, "end\n")
+
+
+@pytest.mark.parametrize(("stdout", "stderr", "line"), [
+    ("one\ntwo\n", "", "two"),
+    ("one\n", "three\nfour\n\n", "four"),
+    ("one\n", "  four  \n", "four"),
+    ("", "", ""),
+])
+def test_the_last_line_is_what_was_said_last(stdout: str, stderr: str, line: str) -> None:
+    assert Completed(1, stdout, stderr).last_line == line
+
+
+def test_a_command_that_must_succeed_returns_its_output(machine: LocalMachine) -> None:
+    assert machine.must(["echo", "well"]) == "well\n"
+
+
+def test_a_command_that_must_succeed_and_fails_is_an_error(machine: LocalMachine) -> None:
+    with pytest.raises(CommandFailed) as raised:
+        machine.must(["sh", "-c", "echo working; echo cause >&2; exit 3"])
+    assert str(raised.value) == \
+        "sh -c echo working; echo cause >&2; exit 3 … ended with 3: cause"
+    assert raised.value.completed == Completed(3, "working\n", "cause\n")
+    assert raised.value.code == 1
+
+
+def test_an_error_quotes_only_the_commands_beginning(machine: LocalMachine) -> None:
+    with pytest.raises(CommandFailed, match=r"^ls --color=never --quote-name … ended with 2: "):
+        machine.must(["ls", "--color=never", "--quote-name", "--all", "/nonexistent"])
