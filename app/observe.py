@@ -24,7 +24,6 @@ def report(response: Response) -> Response:
     """Log and measure the request; its query and its sender stay untold."""
     seconds = time.perf_counter() - g.started
     current_metrics().observe(request, response.status_code, seconds)
-    level = logging.ERROR if response.status_code >= 500 else logging.INFO
     details = logs.fields(
         method=request.method,
         path=request.path,
@@ -32,5 +31,12 @@ def report(response: Response) -> Response:
         milliseconds=round(seconds * 1000, 2),
         endpoint=request.endpoint,
     )
-    logs.log.log(level, "request", extra=details)
+    logs.log.log(importance(response.status_code), "request", extra=details)
     return response
+
+
+def importance(status: int) -> int:
+    """Return the log level; that this process is alive, Docker asks every other second."""
+    if request.endpoint == "health.alive" and status == 200:
+        return logging.DEBUG
+    return logging.ERROR if status >= 500 else logging.INFO

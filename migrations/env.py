@@ -6,11 +6,12 @@ pass, and tries again.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
@@ -107,7 +108,8 @@ def run(connection: Connection) -> None:
     """Configure Alembic for this connection and run what the command asks for."""
     applied: list[str] = []
 
-    def tell(step: Any, **_: Any) -> None:
+    def tell(ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any],
+             run_args: Mapping[str, Any]) -> None:
         applied.append(step.up_revision_id)
         done = "upgraded to" if step.is_upgrade else "downgraded from"
         say(f"{done} {step.up_revision_id}: {step.up_revision.doc}")

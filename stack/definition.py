@@ -10,15 +10,6 @@ import yaml
 
 from stack.errors import Refused
 
-# What `docker stack deploy` drops with a warning (docker/cli,
-# cli/compose/types: UnsupportedProperties, DeprecatedProperties and
-# ForbiddenProperties): whoever wrote one of these meant it, so it is an error.
-IGNORED = frozenset({
-    "build", "cgroupns_mode", "cgroup_parent", "container_name", "cpu_quota", "cpu_shares",
-    "cpuset", "devices", "domainname", "expose", "extends", "external_links", "ipc", "links",
-    "mac_address", "mem_limit", "memswap_limit", "network_mode", "pid", "privileged", "restart",
-    "security_opt", "shm_size", "userns_mode", "volume_driver", "volumes_from"})
-
 # The Compose file's own syntax, as far as docker-stack.yml uses it.
 VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_]\w*)(?P<required>:?\?)?[^}]*\}")
 
@@ -82,8 +73,18 @@ def _check_shape(name: str, content: Any) -> None:
     for service, keys in content["services"].items():
         if not isinstance(keys, dict):
             raise Refused(f"{name}: services.{service}: it should be a mapping")
-        for key in sorted(IGNORED & keys.keys()):
-            raise Refused(f"{name}: services.{service}.{key}: Swarm ignores it", "remove it")
+        _check_references(f"{name}: services.{service}", keys, content)
+
+
+def _check_references(where: str, service: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Refuse networks and secrets that the file doesn't declare: Docker would notice too late."""
+    used = {"networks": service.get("networks", []),
+            "secrets": [use["source"] for use in service.get("secrets", [])]}
+    for section, names in used.items():
+        for name in names:
+            if name not in content[section]:
+                raise Refused(f"{where}.{section}: {name} isn't declared",
+                              f"declare it under {section} at the end of the file")
 
 
 def _fill(file: str, text: str, variables: Mapping[str, str | int]) -> str | int:

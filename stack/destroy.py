@@ -46,7 +46,7 @@ def remove_stack(target: Target, timeout: float = 150) -> bool:
         raise OperatorError(f"docker stack rm: {done.last_line}", "./fab destroy")
     deadline = time.monotonic() + timeout
     label: dict[str, str | list[str] | bool] = {"label": f"com.docker.stack.namespace={STACK}"}
-    while target.client.containers.list(all=True, filters=label) \
+    while target.client.containers.list(all=True, filters=label, ignore_removed=True) \
             or target.client.networks.list(filters=label):
         if time.monotonic() > deadline:
             raise OperatorError(f"the stack's containers or networks are still there after "

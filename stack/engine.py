@@ -3,7 +3,7 @@
 import functools
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +17,7 @@ from stack.machine import Completed, LocalMachine
 P = ParamSpec("P")
 R = TypeVar("R")
 SOCKET = Path("/var/run/docker.sock")
+HOST = f"unix://{SOCKET}"
 # Jobs came with API 1.41, Docker 20.10: the oldest that a migration can run on.
 OLDEST_API = (1, 41)
 
@@ -27,7 +28,7 @@ def connect(timeout: float = 60) -> docker.DockerClient:
     Raises Refused if no engine answers, or if it is too old.
     """
     try:
-        client = docker.DockerClient(base_url=f"unix://{SOCKET}", version="auto",
+        client = docker.DockerClient(base_url=HOST, version="auto",
                                      timeout=int(timeout))
     except (DockerException, requests.RequestException) as error:
         raise Refused(f"the Docker Engine doesn't answer ({_cause(error)})",
@@ -46,7 +47,7 @@ def check_api(api: str, engine: str) -> None:
 def answers() -> bool:
     """Tell whether an engine listens on the local socket."""
     try:
-        docker.DockerClient(base_url=f"unix://{SOCKET}", version="auto", timeout=10).close()
+        docker.DockerClient(base_url=HOST, version="auto", timeout=10).close()
     except (DockerException, requests.RequestException):
         return False
     return True
@@ -84,13 +85,13 @@ class DockerCli:
         if not self.commands:
             raise Refused("there is no docker command", "./fab bootstrap installs it")
 
-    def stack(self, *arguments: str, stdin: str | None = None) -> Completed:
-        """Run `docker stack …`."""
-        return self._run(self.commands[0], ["stack", *arguments], stdin=stdin)
+    def stack(self, *arguments: str, stdin: str | None = None, host: str = HOST) -> Completed:
+        """Run `docker stack …`, against the local engine unless `host` names another."""
+        return self._run(self.commands[0], ["stack", *arguments], stdin=stdin, host=host)
 
     def service_logs(self, *arguments: str) -> list[str]:
         """Return the command that follows a service's logs."""
-        return [self.commands[0], "--host", f"unix://{SOCKET}", "service", "logs", *arguments]
+        return [self.commands[0], "--host", HOST, "service", "logs", *arguments]
 
     def build(self, *arguments: str, cwd: Path) -> Completed:
         """Run `docker build …` with BuildKit."""
@@ -113,6 +114,6 @@ class DockerCli:
         return int(version.split(".")[0])
 
     def _run(self, command: str, arguments: list[str], *, stdin: str | None = None,
-             cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Completed:
-        return self.machine.run([command, "--host", f"unix://{SOCKET}", *arguments], stdin=stdin,
-                                cwd=cwd, env={"DOCKER_BUILDKIT": "1", **(env or {})})
+             cwd: Path | None = None, host: str = HOST) -> Completed:
+        return self.machine.run([command, "--host", host, *arguments], stdin=stdin, cwd=cwd,
+                                env={"DOCKER_BUILDKIT": "1"})

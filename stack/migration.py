@@ -131,7 +131,8 @@ def _remove(client: docker.DockerClient, name: str) -> None:
     except NotFound:
         return
     for container in client.containers.list(
-            all=True, filters={"label": f"com.docker.swarm.service.name={name}"}):
+            all=True, filters={"label": f"com.docker.swarm.service.name={name}"},
+            ignore_removed=True):
         try:
             container.remove(force=True)
         except APIError as error:

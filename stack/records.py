@@ -57,6 +57,19 @@ def history(client: docker.DockerClient) -> list[Record]:
     return sorted(found, key=lambda record: record.at, reverse=True)
 
 
+def before_current(history: list[Record]) -> Record | None:
+    """Return the release before the current one, or None.
+
+    After a rollback the current release has two records, and what was rolled
+    back stands between them: the release before is older than both.
+    """
+    versions = [record.version for record in history]
+    if not versions:
+        return None
+    first = len(versions) - 1 - versions[::-1].index(versions[0])
+    return next(iter(history[first + 1:]), None)
+
+
 def save(client: docker.DockerClient, record: Record) -> None:
     """Remember a release and forget the oldest beyond the last ten."""
     client.configs.create(name=_name(record), data=json.dumps(asdict(record)).encode(),

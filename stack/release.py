@@ -78,6 +78,7 @@ def prepare(target: Target, snapshot: Snapshot,
         check_bootstrapped(target, base)
         preflight.check_room(target.machine, preflight.LEAST_DISK)
         preflight.check_ports(target.machine, target.settings)
+        swarm.require_labels(target.client)
         builds = images.plan(snapshot, release, base)
         stack = definition.load(STACK_FILE, variables(target, builds))
         if complaint := rollout.check(target.cli, stack):
@@ -247,9 +248,10 @@ def rollback() -> None:
     swarm.require_manager(target.client)
     with lock.hold(target.client):
         history = records.history(target.client)
-        if len(history) < 2:
+        earlier = records.before_current(history)
+        if earlier is None:
             raise Refused("there is no earlier release to go back to", "./fab status")
-        now, earlier = history[:2]
+        now = history[0]
         began = time.time()
         console.heading(f"Roll back from {now.version} to {earlier.version}")
         try:

@@ -1,5 +1,6 @@
 """Hand a stack to Swarm and find out what really became of it."""
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ from stack import console, records
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.errors import OperatorError
-from stack.machine import LocalMachine
+from stack.machine import Completed, LocalMachine
 from stack.swarm import STACK
 
+NO_ENGINE = "unix:///nonexistent"
 # Swarm's own words for an update that did not arrive.
 BROKEN_UPDATES = {"paused", "rollback_started", "rollback_paused", "rollback_completed"}
 # Tasks that ended by themselves, rather than being told to.
@@ -61,19 +63,28 @@ def apply(cli: DockerCli, stack: Stack, *, prune: bool) -> None:
     said = (done.stdout + done.stderr).strip().splitlines()
     if not done.ok:
         raise NotArrived(f"docker stack deploy refused the stack: {done.last_line}", said[-10:])
-    ignored = [line for line in said if line.lower().startswith("ignoring")]
-    if ignored:
-        raise NotArrived(f"docker stack deploy left something out: {ignored[0]}", said)
+    if ignored := _left_out(done):
+        raise NotArrived(f"docker stack deploy left something out: {ignored}", said)
 
 
 def check(cli: DockerCli, stack: Stack) -> str:
-    """Return what Docker has against the stack, or "" if it would take it.
+    """Return what Docker has against the stack, or "" if it would take all of it.
 
-    The CLI of Debian 12 has no `stack config`; there this finds nothing.
+    The command reads and checks the whole file before it looks for an engine, and
+    finds none here. Unlike `stack config` it also tells what it would leave out,
+    and every version of the CLI has it.
     """
-    done = cli.stack("config", "--compose-file=-", stdin=stack.text())
-    unknown_command = "Usage:" in done.stdout + done.stderr
-    return "" if done.ok or unknown_command else done.last_line
+    done = cli.stack("deploy", "--compose-file=-", STACK, stdin=stack.text(), host=NO_ENGINE)
+    ignored = _left_out(done)
+    if ignored or not re.search("connect to the docker", done.stderr, re.IGNORECASE):
+        return ignored or done.last_line
+    return ""
+
+
+def _left_out(done: Completed) -> str:
+    """Return Docker's warning that it leaves something of a stack file out, or ""."""
+    said = (done.stdout + done.stderr).splitlines()
+    return next((line for line in said if line.lower().startswith("ignoring")), "")
 
 
 def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: float,
@@ -131,9 +142,11 @@ def progress(client: docker.DockerClient, name: str) -> Progress:
                         and task["Status"]["State"] == "running")
     up_to_date = running & {task["ID"] for task in current}
     update = (service.get("UpdateStatus") or {}).get("State", "")
-    broken = _broken(service, update, current)
+    # Once Swarm rolls back, the definition that failed isn't the service's any more.
+    suspects = tasks if update in BROKEN_UPDATES else current
+    broken = _broken(service, update, suspects)
     latest = max(current, key=lambda task: str(task["CreatedAt"]), default=None)
-    culprit = _culprit(current) or latest
+    culprit = _culprit(suspects) or latest
     return Progress(
         name, len(up_to_date), wanted, running,
         settled=len(up_to_date) == len(running) == wanted and update in {"", "completed"},
@@ -151,23 +164,24 @@ def _wanted(client: docker.DockerClient, service: dict[str, Any]) -> int:
     return max(1, int(status[0]["ServiceStatus"]["DesiredTasks"]))
 
 
-def _broken(service: dict[str, Any], update: str, current: list[dict[str, Any]]) -> str:
-    culprit = _culprit(current)
+def _broken(service: dict[str, Any], update: str, suspects: list[dict[str, Any]]) -> str:
+    culprit = _culprit(suspects)
     cause = ""
     if culprit:
         cause = culprit["Status"].get("Err") or culprit["Status"].get("Message", "")
     if update in BROKEN_UPDATES:
         message = service["UpdateStatus"].get("Message", update)
         return f"{cause or message} (Swarm's update: {update.replace('_', ' ')})"
-    failures = [task for task in current if task["Status"]["State"] in BROKEN_TASKS]
+    failures = [task for task in suspects if task["Status"]["State"] in BROKEN_TASKS]
     if not update and len(failures) >= GIVEN_UP_AFTER:
         return f"{len(failures)} tasks in a row ended: {cause}"
     return ""
 
 
 def _culprit(tasks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the task that failed last, or None."""
     broken = [task for task in tasks if task["Status"]["State"] in BROKEN_TASKS]
-    return max(broken, key=lambda task: str(task["CreatedAt"]), default=None)
+    return max(broken, key=lambda task: str(task["Status"]["Timestamp"]), default=None)
 
 
 def _comparable(spec: dict[str, Any]) -> dict[str, Any]:

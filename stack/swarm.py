@@ -12,6 +12,7 @@ from stack.errors import Refused
 STACK = "tally"
 VOLUME = f"{STACK}_postgres-data"
 LABEL = "tally.secret"
+LABELS = ("edge", "postgres")
 SECRETS = ("app-password", "owner-password", "visitor-key")
 # This Swarm of one listens for nobody else. Growing it gives it an address:
 # docker swarm init --force-new-cluster keeps everything that runs.
@@ -76,18 +77,28 @@ def init(client: docker.DockerClient) -> bool:
     return True
 
 
+def missing_labels(client: docker.DockerClient) -> list[str]:
+    """Return the labels that docker-stack.yml places services by and no node has."""
+    nodes = client.nodes.list()
+    return [label for label in LABELS if not any(
+        node.attrs["Spec"].get("Labels", {}).get(label) == "true" for node in nodes)]
+
+
+def require_labels(client: docker.DockerClient) -> None:
+    """Refuse a Swarm in which a service would find no node."""
+    for label in missing_labels(client):
+        raise Refused(f"no node has the label {label}=true", "./fab bootstrap sets it")
+
+
 def label_nodes(client: docker.DockerClient) -> list[str]:
     """Choose where Traefik and Postgres run, unless somebody has; return the new labels."""
-    chosen = []
-    for label in ("edge", "postgres"):
-        nodes = client.nodes.list()
-        if any(node.attrs["Spec"].get("Labels", {}).get(label) == "true" for node in nodes):
-            continue
+    missing = missing_labels(client)
+    if missing:
         node = client.nodes.get(client.info()["Swarm"]["NodeID"])
         spec = node.attrs["Spec"]
-        node.update({**spec, "Labels": {**spec.get("Labels", {}), label: "true"}})
-        chosen.append(f"{label}=true")
-    return chosen
+        node.update({**spec, "Labels": {**spec.get("Labels", {}),
+                                        **{label: "true" for label in missing}}})
+    return [f"{label}=true" for label in missing]
 
 
 def secret_names(client: docker.DockerClient) -> dict[str, str]:

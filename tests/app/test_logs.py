@@ -42,6 +42,11 @@ def test_a_request_is_one_line(client: FlaskClient, lines: Lines) -> None:
     }
 
 
+def test_a_health_check_that_went_well_is_not_logged(client: FlaskClient, lines: Lines) -> None:
+    client.get("/healthz")
+    assert lines.read() == []
+
+
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/version?from=" + ADDRESS])
 @pytest.mark.parametrize("forwarded", [ADDRESS, f"{ADDRESS}, unknown"])
 def test_no_line_has_an_address_or_a_browser(

@@ -9,9 +9,6 @@ import pytest
 from stack.settings import ROOT
 from tests.e2e.site import Site, bare_clone
 from tests.lab import Lab, Machine, Result
-from tests.lab.conftest import lab
-
-__all__ = ["lab"]
 
 
 @pytest.fixture(scope="session")

@@ -37,10 +37,10 @@ def test_a_second_run_says_unchanged_and_restarts_nothing(site: Site) -> None:
     done = site.fab("bootstrap deploy")
     assert done.code == 0, done.stderr
     assert time.monotonic() - began < 15
-    outcomes = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()
+    outcomes = {line[2:16].strip(): line[17:].split()[0] for line in done.stdout.splitlines()
                 if line.startswith("  ") and not line.startswith(("  preflight", "  verdict"))}
     assert set(outcomes.values()) == {"unchanged"}, done.stdout
-    assert {"docker", "swarm", "secrets", "images", "schema", "app", "traefik"} <= outcomes.keys()
+    assert {"docker", "base image", "images", "schema", "app", "traefik"} <= outcomes.keys()
     assert site.tasks() == before
 
 
@@ -65,16 +65,16 @@ def test_status_tells_the_version_and_that_all_is_well(site: Site) -> None:
 def test_600_first_visits_at_once_are_all_counted(site: Site, address: str,
                                                   take: partial[str]) -> None:
     crowd = [take() for _ in range(100)]
-    before = int(site.query("SELECT count(*) FROM visitor"))
+    before = int(site.query("SELECT count(*) FROM visitors"))
     sources = [address] * 300 + crowd * 3
     with ThreadPoolExecutor(60) as pool:
         pages = list(pool.map(site.visit, sources))
     assert sorted(page.visits for page in pages[:300]) == list(range(1, 301))
     assert sorted(page.visits for page in pages[300:]) == sorted([1, 2, 3] * 100)
-    rows = int(site.query("SELECT count(*) FROM visitor"))
+    rows = int(site.query("SELECT count(*) FROM visitors"))
     assert rows == before + 101
     assert site.visit(address) == Page(301, rows)
-    assert int(site.query("SELECT sum(visits) FROM visitor")) >= 601
+    assert int(site.query("SELECT sum(visits) FROM visitors")) >= 601
 
 
 def test_a_forged_address_changes_nothing(site: Site, address: str) -> None:

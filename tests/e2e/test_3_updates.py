@@ -55,7 +55,7 @@ def test_a_changed_template_is_a_new_build_and_visits_are_kept(edited: Site,
                                                                address: str) -> None:
     before, version = edited.visit(address), edited.version()
     kept = edited.tasks("postgres") | edited.tasks("traefik")
-    edited.replace("app/templates/page.html", "</main>", "<p>A new line</p></main>")
+    edited.replace("app/templates/base.html", "</main>", "<p>A new line</p></main>")
     with visitors(edited, address) as failures:
         done = edited.fab("deploy")
     assert done.code == 0, done.stdout + done.stderr
@@ -124,7 +124,7 @@ def test_an_application_that_is_never_healthy_is_taken_back(edited: Site, addres
 
 def test_a_deploy_killed_in_the_middle_is_completed_by_the_next(edited: Site,
                                                                 address: str) -> None:
-    edited.replace("app/templates/page.html", "</main>", "<p>Killed once</p></main>")
+    edited.replace("app/templates/base.html", "</main>", "<p>Killed once</p></main>")
     with visitors(edited, address) as failures:
         edited.shell("cd tally && (./fab deploy > /tmp/killed.log 2>&1 &) && "
                      "until grep -q 'update .*replacing' /tmp/killed.log; do sleep 0.1; done; "
@@ -140,7 +140,7 @@ def test_a_deploy_killed_in_the_middle_is_completed_by_the_next(edited: Site,
 
 
 def test_of_two_deploys_at_once_the_second_ends_at_once(edited: Site) -> None:
-    edited.replace("app/templates/page.html", "</main>", "<p>Two at once</p></main>")
+    edited.replace("app/templates/base.html", "</main>", "<p>Two at once</p></main>")
     edited.sh("(./fab deploy > /tmp/first.log 2>&1; echo ended $? >> /tmp/first.log) & "
               "until grep -q 'preflight .*passed' /tmp/first.log; do sleep 0.1; done")
     began = time.monotonic()

@@ -59,9 +59,10 @@ def test_a_stack_file_that_does_not_parse(edited: Site) -> None:
 
 
 @pytest.mark.parametrize(("new", "path"), [
-    ("    privileged: true\n    networks: [edge, control]", "services.traefik.privileged"),
+    ("    privileged: true\n    networks: [edge, control]", "Ignoring unsupported options: privileged"),
     ("    netwroks: [edge]\n    networks: [edge, control]", "netwroks"),
-    ("    networks: [edge, nowhere]", "nowhere")])
+    ("    networks: [edge, nowhere]",
+     "services.traefik.networks: nowhere isn't declared")])
 def test_a_stack_file_with_a_wrong_key(edited: Site, new: str, path: str) -> None:
     edited.replace("docker-stack.yml", "    networks: [edge, control]", new)
     assert path in refusal(edited, "deploy")

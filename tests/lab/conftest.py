@@ -1,4 +1,4 @@
-"""Give tests one lab, and machines in it."""
+"""Give tests machines in the lab."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ import pytest
 from tests.lab import Lab, Machine
 
 Boot = Callable[..., list[Machine]]
-
-
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """Hold one lab for the whole run."""
-    with Lab() as lab:
-        yield lab
 
 
 @pytest.fixture

@@ -39,8 +39,11 @@ class Repository:
             self.write(f"stack/images/{name}/Dockerfile", f"# {name}\nFROM scratch\n")
         self.commit("Add the images")
 
-    def state(self) -> dict[str, tuple[int, bytes]]:
-        """Return what .git holds: each path with its time of change and its content."""
+    def state(self) -> dict[str, tuple[int, int, bytes]]:
+        """Return what .git holds: each path's mode, owner and content.
+
+        Times aren't in it: git renews an object's when it comes upon it again.
+        """
         return {str(path.relative_to(self.root)): (
-            path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+            path.stat().st_mode, path.stat().st_uid, path.read_bytes() if path.is_file() else b"")
             for path in [self.root / ".git", *sorted(self.root.glob(".git/**/*"))]}

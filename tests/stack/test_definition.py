@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from stack import definition
-from stack.definition import IGNORED, Stack
-from stack.errors import Refused
+from stack.definition import Stack
+from tests.stack.failing import error_of
 
 pytestmark = pytest.mark.unit
 
@@ -21,19 +21,12 @@ def load(tmp_path: Path, text: str, **variables: str | int) -> Stack:
 
 
 def error(tmp_path: Path, text: str, **variables: str | int) -> str:
-    with pytest.raises(Refused) as raised:
-        load(tmp_path, text, **variables)
-    return str(raised.value)
+    return error_of(lambda: load(tmp_path, text, **variables))
 
 
 def filled(tmp_path: Path, scalar: str, **variables: str | int) -> Any:
     """Return what a scalar becomes in a loaded stack."""
     return load(tmp_path, f"{SECTIONS}x-scalar: {scalar}\n", **variables).content["x-scalar"]
-
-
-def service(**keys: Any) -> str:
-    return yaml.safe_dump({"services": {"app": keys}, "networks": {}, "secrets": {},
-                           "x-migrate": {}})
 
 
 @pytest.mark.parametrize(("scalar", "expected"), [
@@ -111,9 +104,8 @@ def test_an_unreadable_file_names_how_to_restore_it(
         tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "stack.yml").write_bytes(content)
-    with pytest.raises(Refused) as raised:
-        definition.load(tmp_path / "stack.yml", {})
-    assert str(raised.value) == "stack.yml can't be read: git checkout -- stack.yml"
+    assert error_of(lambda: definition.load(tmp_path / "stack.yml", {})) \
+        == "stack.yml can't be read: git checkout -- stack.yml"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "just text"])
@@ -133,15 +125,23 @@ def test_a_service_that_is_no_mapping_is_named(tmp_path: Path) -> None:
     assert error(tmp_path, text) == "stack.yml: services.app: it should be a mapping"
 
 
-@pytest.mark.parametrize("key", sorted(IGNORED))
-def test_a_key_that_swarm_ignores_is_refused_with_its_path(tmp_path: Path, key: str) -> None:
-    assert error(tmp_path, service(image="a", **{key: "value"})) \
-        == f"stack.yml: services.app.{key}: Swarm ignores it: remove it"
+DECLARED = {"networks": {"data": {}}, "secrets": {"key": {"external": True}}, "x-migrate": {}}
 
 
-@pytest.mark.parametrize("key", ["image", "healthcheck", "deploy", "read_only", "cap_drop"])
-def test_a_key_that_swarm_heeds_is_kept(tmp_path: Path, key: str) -> None:
-    assert load(tmp_path, service(**{key: "value"})).services == {"app": {key: "value"}}
+def test_a_declared_network_and_secret_may_be_used(tmp_path: Path) -> None:
+    app = {"image": "app:1", "networks": ["data"], "secrets": [{"source": "key"}]}
+    text = yaml.safe_dump({**DECLARED, "services": {"app": app}})
+    assert load(tmp_path, text).services == {"app": app}
+
+
+@pytest.mark.parametrize(("section", "used"), [
+    ("networks", ["data", "edge"]), ("secrets", [{"source": "key"}, {"source": "edge"}])])
+def test_what_a_service_uses_must_be_declared(
+        tmp_path: Path, section: str, used: list[Any]) -> None:
+    text = yaml.safe_dump({**DECLARED, "services": {"app": {section: used}}})
+    assert error(tmp_path, text) == (
+        f"stack.yml: services.app.{section}: edge isn't declared: "
+        f"declare it under {section} at the end of the file")
 
 
 MERGING = Stack({
@@ -184,7 +184,7 @@ def test_a_part_of_a_stack_leaves_the_whole_as_it_is() -> None:
 
 @pytest.mark.parametrize("text", [
     "$", "$$", "${HOME}", "a$b", "Ada", "yes", "12:30", "0x1f", "~", "", " a", "a: b", "# a",
-    "line\nline", "é", "☃", "'\"\\"])
+    "line\nline", "é", "☃", "😀", "'\"\\"])
 def test_the_text_for_docker_says_the_same_after_its_interpolation(text: str) -> None:
     stack = Stack({**MERGING.content, "x-text": text, "x-numbers": [8080, 0.5, True, None]})
     written = stack.text()
@@ -196,4 +196,6 @@ def test_the_text_for_docker_says_the_same_after_its_interpolation(text: str) ->
 
 
 def test_the_text_for_docker_keeps_the_order_of_services() -> None:
-    assert list(yaml.safe_load(MERGING.text())["services"]) == ["app", "postgres"]
+    services = dict(reversed(MERGING.services.items()))
+    stack = Stack({**MERGING.content, "services": services})
+    assert list(yaml.safe_load(stack.text())["services"]) == ["postgres", "app"]

@@ -34,16 +34,16 @@ def test_an_errors_code_is_its_kinds(kind: type[OperatorError], code: int) -> No
 
 def test_an_error_names_its_cause_and_what_to_do() -> None:
     error = OperatorError("the disk is full", "make room")
-    assert (str(error), error.cause) == ("the disk is full: make room", "the disk is full")
+    assert (error.message, error.cause) == ("the disk is full: make room", "the disk is full")
 
 
 def test_an_error_may_have_no_remedy() -> None:
-    assert str(OperatorError("the disk is full")) == "the disk is full"
+    assert OperatorError("the disk is full").message == "the disk is full"
 
 
 def test_a_stack_that_did_not_arrive_carries_a_log() -> None:
     error = NotArrived("app: exited", ["first line", "last line"])
-    assert (str(error), error.log) == ("app: exited", ["first line", "last line"])
+    assert (error.message, error.log) == ("app: exited", ["first line", "last line"])
 
 
 @pytest.mark.parametrize(("kind", "code"), CODES)

@@ -1,0 +1,47 @@
+"""The Python sources pass the linters, the type checker and the house's measure."""
+
+import ast
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.files.tree import ROOT, files, interpreter, must_pass, python_files
+
+pytestmark = pytest.mark.style
+
+LONGEST_FUNCTION = 40  # lines
+
+
+def test_flake8_finds_nothing() -> None:
+    must_pass(sys.executable, "-m", "flake8", about=python_files())
+
+
+def test_mypy_finds_nothing_in_the_packages() -> None:
+    must_pass(sys.executable, "-m", "mypy", "--no-error-summary")
+
+
+def test_mypy_finds_nothing_in_the_scripts() -> None:
+    scripts = [name for name in python_files() if not name.endswith(".py")]
+
+    must_pass(sys.executable, "-m", "mypy", "--scripts-are-modules", "--no-error-summary",
+              about=scripts)
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    assert [place for place, lines in functions() if lines > LONGEST_FUNCTION] == []
+
+
+def test_a_script_may_be_executed() -> None:
+    scripts = [name for name in files() if interpreter(name)]
+
+    assert [name for name in scripts if not (ROOT / name).stat().st_mode & 0o100] == []
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Go through all functions: where each one is, and how many lines it has."""
+    for name in python_files():
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{name}:{node.lineno} {node.name}", \
+                    (node.end_lineno or node.lineno) - node.lineno + 1

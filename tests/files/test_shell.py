@@ -1,0 +1,11 @@
+"""Every shell script, whatever its name, passes shellcheck."""
+
+import pytest
+
+from tests.files.tree import installed, must_pass, shell_files
+
+pytestmark = pytest.mark.style
+
+
+def test_shellcheck_finds_nothing() -> None:
+    must_pass(installed("shellcheck"), "--format=gcc", about=shell_files())

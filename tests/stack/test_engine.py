@@ -1,0 +1,135 @@
+"""The engine must be new enough, and one of the docker commands must be able to build."""
+
+import os
+from pathlib import Path
+
+import docker.errors
+import pytest
+import requests
+
+from stack.engine import DockerCli, check_api, in_one_line
+from stack.errors import OperatorError, Refused
+from stack.machine import CommandFailed, LocalMachine
+from tests.stack.executables import executable
+from tests.stack.failing import error_of
+
+pytestmark = pytest.mark.unit
+
+HOST = "--host unix:///var/run/docker.sock"
+
+
+def client(folder: Path, version: str, *, buildx: bool) -> str:
+    """Write a docker command of some version, with or without the plugin; return its path."""
+    return str(executable(
+        folder / "docker", 'case "$*" in',
+        f"*Client.Version*) echo {version};;",
+        f"*buildx*) exit {0 if buildx else 1};;",
+        '*) echo "$DOCKER_BUILDKIT|$*"; cat;; esac'))
+
+
+def cli(*folders: Path) -> DockerCli:
+    return DockerCli(LocalMachine(), os.pathsep.join(map(str, folders)))
+
+
+@pytest.mark.parametrize("api", ["1.41", "1.44", "1.100", "2.0"])
+def test_an_engine_that_knows_jobs_is_taken(api: str) -> None:
+    check_api(api, "20.10.24")
+
+
+@pytest.mark.parametrize("api", ["1.40", "1.9", "0.99"])
+def test_an_older_engine_is_refused(api: str) -> None:
+    assert error_of(lambda: check_api(api, "19.03.15")) == (
+        f"Docker 19.03.15 is too old: its API is {api}, at least 1.41 is needed: "
+        "upgrade to Docker 20.10 or newer, then ./fab bootstrap")
+
+
+@pytest.mark.parametrize(("error", "cause"), [
+    (docker.errors.APIError("rpc error: no leader\nmore"), "rpc error: no leader"),
+    (requests.ConnectionError("('Connection aborted.', FileNotFoundError(2, 'No such file'))"),
+     "there is no socket"),
+    (requests.ConnectionError("PermissionError(13, 'Permission denied')"),
+     "this user may not open its socket"),
+    (requests.ConnectionError("ConnectionRefusedError(111, 'Connection refused')"),
+     "nothing listens on its socket"),
+    (requests.ReadTimeout("x" * 500), "x" * 120),
+])
+def test_an_engine_that_fails_in_the_middle_is_one_line(error: Exception, cause: str) -> None:
+    @in_one_line
+    def command() -> None:
+        raise error
+    assert error_of(command, OperatorError) == (
+        f"the Docker Engine failed in the middle ({cause}): "
+        "./fab status, then the same command again")
+
+
+def test_what_a_command_returns_and_refuses_is_left_alone() -> None:
+    @in_one_line
+    def command(answer: str) -> str:
+        if not answer:
+            raise Refused("no answer")
+        return answer
+    assert command("well") == "well"
+    assert error_of(lambda: command("")) == "no answer"
+
+
+@pytest.mark.parametrize(("version", "buildx"), [
+    ("20.10.24+dfsg1", False), ("22.06.0", False), ("23.0.0", True), ("28.2.2", True)])
+def test_a_command_that_has_buildkit_builds(tmp_path: Path, version: str, buildx: bool) -> None:
+    command = client(tmp_path, version, buildx=buildx)
+    assert cli(tmp_path).builder() == command
+
+
+def test_a_newer_command_without_the_plugin_leaves_it_to_the_next(tmp_path: Path) -> None:
+    client(tmp_path / "local", "28.2.2", buildx=False)
+    distributions = client(tmp_path / "usr", "20.10.24", buildx=False)
+    assert cli(tmp_path / "local", tmp_path / "usr").builder() == distributions
+
+
+def test_the_first_of_two_that_can_build_does(tmp_path: Path) -> None:
+    first = client(tmp_path / "local", "28.2.2", buildx=True)
+    client(tmp_path / "usr", "20.10.24", buildx=False)
+    assert cli(tmp_path / "local", tmp_path / "usr").builder() == first
+
+
+def test_where_none_can_build_the_plugin_is_named(tmp_path: Path) -> None:
+    client(tmp_path / "local", "28.2.2", buildx=False)
+    client(tmp_path / "usr", "23.0.1", buildx=False)
+    assert error_of(cli(tmp_path / "local", tmp_path / "usr").builder) == (
+        "no docker command here can build with BuildKit: apt-get install docker-buildx")
+
+
+def test_a_command_that_fails_is_quoted(tmp_path: Path) -> None:
+    executable(tmp_path / "docker", "echo broken >&2; exit 1")
+    assert error_of(cli(tmp_path).builder, CommandFailed).endswith("ended with 1: broken")
+
+
+def test_a_folder_without_a_docker_command_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "docker").write_text("not executable")
+    command = client(tmp_path / "usr", "20.10.24", buildx=False)
+    assert cli(tmp_path / "empty", tmp_path / "data", tmp_path / "usr").commands == [command]
+
+
+def test_a_machine_without_a_docker_command_is_sent_to_bootstrap(tmp_path: Path) -> None:
+    assert error_of(lambda: cli(tmp_path)) \
+        == "there is no docker command: ./fab bootstrap installs it"
+
+
+def test_a_build_uses_buildkit_and_the_local_engine(tmp_path: Path) -> None:
+    client(tmp_path, "20.10.24", buildx=False)
+    assert cli(tmp_path).build("--tag=a", ".", cwd=tmp_path).stdout \
+        == f"1|{HOST} build --progress=plain --tag=a .\n"
+
+
+def test_a_stack_command_uses_the_first_client_and_its_input(tmp_path: Path) -> None:
+    client(tmp_path / "local", "28.2.2", buildx=False)
+    executable(tmp_path / "usr" / "docker", "exit 1")
+    done = cli(tmp_path / "local", tmp_path / "usr").stack("config", "-c-", stdin="services: {}")
+    assert (done.code, done.stdout) == (0, f"1|{HOST} stack config -c-\nservices: {{}}")
+
+
+def test_following_a_log_is_a_command_to_become(tmp_path: Path) -> None:
+    command = client(tmp_path, "20.10.24", buildx=False)
+    assert cli(tmp_path).service_logs("--follow", "tally_app") == [
+        command, *HOST.split(), "service", "logs", "--follow", "tally_app"]

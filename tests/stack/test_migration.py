@@ -1,0 +1,131 @@
+"""The migration's job is the app's own definition with x-migrate laid over it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stack import definition, migration
+from stack.definition import Stack
+from stack.settings import ROOT
+from tests.stack.failing import error_of
+
+pytestmark = pytest.mark.unit
+
+SECRETS = {"app": "tally-app-password-0", "owner": "tally-owner-password-0",
+           "key": "tally-visitor-key-0"}
+VARIABLES: Mapping[str, str | int] = {
+    "APP_IMAGE": "tally/app:1.4.0-57", "POSTGRES_IMAGE": "tally/postgres:0",
+    "TRAEFIK_IMAGE": "tally/traefik:0", "SOCKET_PROXY_IMAGE": "tally/socket-proxy:0",
+    "APP_PASSWORD": SECRETS["app"], "OWNER_PASSWORD": SECRETS["owner"],
+    "VISITOR_KEY": SECRETS["key"], "HTTP_PORT": 80, "HTTPS_PORT": 443, "APP_REPLICAS": 2,
+    "USER_NAME": "Ada & Co. $1", "USER_URL": "", "DOCKER_GID": "998"}
+
+
+@dataclass
+class Swarm:
+    """Stands in for the client of a Swarm: it holds secrets, which is all that is asked."""
+
+    secrets: "Swarm" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.secrets = self
+
+    def list(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name, id=f"id-of-{name}") for name in SECRETS.values()]
+
+
+def load() -> Stack:
+    return definition.load(ROOT / "docker-stack.yml", VARIABLES)
+
+
+def template(stack: Stack) -> dict[str, Any]:
+    made: dict[str, Any] = migration.task_template(Swarm(), stack)  # type: ignore[arg-type]
+    return made
+
+
+def with_app(**changes: Any) -> Stack:
+    """Return the stack with other keys in app's definition."""
+    stack = load()
+    app = {**stack.services["app"], **changes}
+    return Stack({**stack.content, "services": {**stack.services, "app": app}})
+
+
+def spec() -> dict[str, Any]:
+    made: dict[str, Any] = template(load())["ContainerSpec"]
+    return made
+
+
+def test_the_job_runs_the_apps_image_with_the_migrations_command() -> None:
+    assert (spec()["Image"], spec()["Args"]) == ("tally/app:1.4.0-57", ["flask", "db", "upgrade"])
+
+
+def test_the_job_is_as_confined_as_the_app() -> None:
+    app = load().services["app"]
+    assert (spec()["User"], spec()["ReadOnly"], spec()["CapabilityDrop"]) \
+        == ("10001:10001", True, ["ALL"]) == (app["user"], app["read_only"], app["cap_drop"])
+
+
+def test_the_job_connects_as_the_owner_and_is_else_configured_like_the_app() -> None:
+    app = load().services["app"]["environment"]
+    given = dict(entry.split("=", 1) for entry in spec()["Env"])
+    assert given.pop("DATABASE_URL") == "postgresql://tally_owner@postgres/tally"
+    assert given == {name: value for name, value in app.items() if name != "DATABASE_URL"}
+    assert given["USER_NAME"] == "Ada & Co. $1"
+
+
+def test_the_job_has_the_owners_password_and_not_the_apps() -> None:
+    assert [(secret["SecretName"], secret["SecretID"], secret["File"])
+            for secret in spec()["Secrets"]] == [
+        (name, f"id-of-{name}", {"Name": target, "UID": "10001", "GID": "10001", "Mode": 0o400})
+        for name, target in ((SECRETS["owner"], "database-password"),
+                             (SECRETS["key"], "visitor-key"))]
+
+
+def test_the_job_writes_only_to_a_small_tmpfs() -> None:
+    assert spec()["Mounts"] == [{
+        "Target": "/tmp", "Source": None, "Type": "tmpfs", "ReadOnly": False,
+        "TmpfsOptions": {"SizeBytes": 16777216}}]
+
+
+def test_the_job_isnt_asked_for_its_health() -> None:
+    assert spec()["Healthcheck"]["Test"] == ["NONE"]
+
+
+def test_the_job_is_on_the_data_network_alone() -> None:
+    assert [network["Target"] for network in template(load())["Networks"]] == ["tally_data"]
+
+
+def test_the_job_has_the_apps_limits() -> None:
+    assert template(load())["Resources"] == {
+        "Limits": {"NanoCPUs": 1_000_000_000, "MemoryBytes": 384 * 1024 ** 2, "Pids": 100},
+        "Reservations": {"MemoryBytes": 128 * 1024 ** 2}}
+
+
+def test_a_job_that_failed_isnt_started_again() -> None:
+    assert template(load())["RestartPolicy"]["Condition"] == "none"
+
+
+def test_the_jobs_log_is_rotated_like_the_apps() -> None:
+    assert template(load())["LogDriver"] == {
+        "Name": "local", "Options": {"max-size": "10m", "max-file": "3"}}
+
+
+def test_a_key_that_the_job_doesnt_know_is_refused() -> None:
+    stack = with_app(init=True, sysctls={"net.core.somaxconn": 1024})
+    assert error_of(lambda: template(stack)) == (
+        "docker-stack.yml: services.app.init: the migration's job doesn't know it: "
+        "teach it to stack/migration.py")
+
+
+@pytest.mark.parametrize("key", ["healthcheck", "ports", "stop_grace_period"])
+def test_a_key_for_running_services_only_changes_nothing(key: str) -> None:
+    assert template(with_app(**{key: "value"})) == template(load())
+
+
+def test_a_volume_other_than_a_tmpfs_is_refused() -> None:
+    stack = with_app(volumes=[{"type": "bind", "source": "/srv", "target": "/data"}])
+    assert error_of(lambda: template(stack)) == (
+        "docker-stack.yml: services.app.volumes: /data: the migration's job knows only tmpfs")

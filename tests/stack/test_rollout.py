@@ -1,0 +1,159 @@
+"""What Docker says of a stack is heeded, and what visitors see is believed."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from stack import rollout
+from stack.definition import Stack
+from stack.engine import DockerCli
+from stack.machine import LocalMachine
+from stack.rollout import NotArrived, Progress
+from tests.stack.executables import executable
+from tests.stack.failing import error_of
+
+pytestmark = pytest.mark.unit
+
+STACK = Stack({"services": {"app": {"image": "app:1", "command": ["echo", "$HOME"]}}})
+Serve = Callable[[int, bytes], int]
+
+
+def cli(folder: Path, *lines: str) -> DockerCli:
+    """Return the command line of a docker that runs these lines."""
+    return DockerCli(LocalMachine(), str(executable(folder / "docker", *lines).parent))
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve one answer to every request, on the port that is returned."""
+    servers = []
+
+    def begin(status: int, body: bytes) -> int:
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status if self.path == "/version" else 404)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Keep the test's output clean."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server.server_port
+
+    yield begin
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_swarm_gets_the_whole_stack(tmp_path: Path) -> None:
+    rollout.apply(cli(tmp_path, f'echo "$*" > {tmp_path}/said; cat > {tmp_path}/stack'), STACK,
+                  prune=True)
+    assert (tmp_path / "stack").read_text() == STACK.text()
+    assert (tmp_path / "said").read_text() == (
+        "--host unix:///var/run/docker.sock stack deploy --compose-file=- "
+        "--resolve-image=never --prune tally\n")
+
+
+def test_a_part_of_the_stack_removes_nothing_else(tmp_path: Path) -> None:
+    rollout.apply(cli(tmp_path, f'echo "$*" > {tmp_path}/said; cat > /dev/null'), STACK,
+                  prune=False)
+    assert "--prune" not in (tmp_path / "said").read_text()
+
+
+def test_a_stack_that_docker_refuses_did_not_arrive(tmp_path: Path) -> None:
+    docker = cli(tmp_path, "cat > /dev/null; echo Creating; echo 'no such image' >&2; exit 1")
+    with pytest.raises(NotArrived) as raised:
+        rollout.apply(docker, STACK, prune=True)
+    assert raised.value.cause == "docker stack deploy refused the stack: no such image"
+    assert raised.value.log == ["Creating", "no such image"]
+
+
+@pytest.mark.parametrize("warning", [
+    "Ignoring unsupported options: build", "Ignoring deprecated options:"])
+def test_a_stack_of_which_docker_ignores_something_did_not_arrive(
+        tmp_path: Path, warning: str) -> None:
+    docker = cli(tmp_path, f"cat > /dev/null; echo '{warning}' >&2")
+    assert error_of(lambda: rollout.apply(docker, STACK, prune=True), NotArrived) \
+        == f"docker stack deploy left something out: {warning}"
+
+
+@pytest.mark.parametrize("said", [
+    "Cannot connect to the Docker daemon at unix:///nonexistent. Is the docker daemon running?",
+    "failed to connect to the docker API at unix:///nonexistent"])
+def test_a_stack_that_docker_would_take_has_no_complaint(tmp_path: Path, said: str) -> None:
+    docker = cli(tmp_path, "cat > /dev/null", f"echo '{said}' >&2; exit 1")
+    assert rollout.check(docker, STACK) == ""
+
+
+def test_checking_a_stack_reaches_no_engine(tmp_path: Path) -> None:
+    docker = cli(tmp_path, f'echo "$*" > {tmp_path}/said; cat > {tmp_path}/stack; exit 1')
+    rollout.check(docker, STACK)
+    assert (tmp_path / "said").read_text() \
+        == "--host unix:///nonexistent stack deploy --compose-file=- tally\n"
+    assert (tmp_path / "stack").read_text() == STACK.text()
+
+
+def test_dockers_complaint_is_its_last_line(tmp_path: Path) -> None:
+    docker = cli(tmp_path, "cat > /dev/null; echo reading >&2",
+                 "echo 'services.app.ports must be a list' >&2; exit 1")
+    assert rollout.check(docker, STACK) == "services.app.ports must be a list"
+
+
+def test_what_docker_would_leave_out_is_a_complaint(tmp_path: Path) -> None:
+    docker = cli(tmp_path, "cat > /dev/null; echo 'Ignoring unsupported options: build' >&2",
+                 "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    assert rollout.check(docker, STACK) == "Ignoring unsupported options: build"
+
+
+def test_a_tasks_log_is_its_last_lines(tmp_path: Path) -> None:
+    docker = cli(tmp_path, 'echo "$*"; echo cause >&2')
+    assert rollout.task_log(docker, "abc", lines=5) == [
+        "--host unix:///var/run/docker.sock service logs --raw --tail=5 abc", "cause"]
+
+
+def test_without_a_task_there_is_no_log(tmp_path: Path) -> None:
+    assert rollout.task_log(cli(tmp_path, "echo never"), "") == []
+
+
+def test_the_version_is_what_visitors_get(serve: Serve) -> None:
+    port = serve(200, json.dumps({"version": "1.4.0+57"}).encode())
+    assert rollout.serving_version(port) == "1.4.0+57"
+    rollout.prove(port, "1.4.0+57", timeout=0)
+
+
+@pytest.mark.parametrize(("status", "body", "reason"), [
+    (503, b'{"version": "1.4.0+57"}', "HTTPError"),
+    (200, b"<html>", "JSONDecodeError"),
+    (200, b"{}", "KeyError"),
+])
+def test_an_answer_without_a_version_is_none(
+        serve: Serve, status: int, body: bytes, reason: str) -> None:
+    assert rollout.serving_version(serve(status, body)) == f"no version ({reason})"
+
+
+def test_a_port_that_nobody_answers_has_no_version(serve: Serve) -> None:
+    assert rollout.serving_version(1) == "no version (ConnectionError)"
+
+
+def test_another_version_is_not_believed(serve: Serve) -> None:
+    port = serve(200, b'{"version": "1.3.0+56"}')
+    assert error_of(lambda: rollout.prove(port, "1.4.0+57", timeout=0), NotArrived) \
+        == f"http://127.0.0.1:{port}/version answers 1.3.0+56, not 1.4.0+57"
+
+
+def test_progress_reads_as_running_of_wanted() -> None:
+    assert str(Progress("app", 1, 2)) == "app 1/2"
