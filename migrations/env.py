@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
-from alembic.runtime.migration import MigrationContext, MigrationInfo
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
@@ -108,7 +108,8 @@ def run(connection: Connection) -> None:
     """Configure Alembic for this connection and run what the command asks for."""
     applied: list[str] = []
 
-    def tell(ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any],
+    # Alembic types a step's revision as one without its script's text, which it has.
+    def tell(ctx: MigrationContext, step: Any, heads: Collection[Any],
              run_args: Mapping[str, Any]) -> None:
         applied.append(step.up_revision_id)
         done = "upgraded to" if step.is_upgrade else "downgraded from"

@@ -59,7 +59,8 @@ def test_a_stack_file_that_does_not_parse(edited: Site) -> None:
 
 
 @pytest.mark.parametrize(("new", "path"), [
-    ("    privileged: true\n    networks: [edge, control]", "Ignoring unsupported options: privileged"),
+    ("    privileged: true\n    networks: [edge, control]",
+     "Ignoring unsupported options: privileged"),
     ("    netwroks: [edge]\n    networks: [edge, control]", "netwroks"),
     ("    networks: [edge, nowhere]",
      "services.traefik.networks: nowhere isn't declared")])
