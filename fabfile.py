@@ -42,7 +42,7 @@ def status(context: Connection) -> None:
 @task(help={"service": "app, postgres, traefik or socket-proxy",
             "follow": "go on until Ctrl-C", "lines": "how many of the last lines"})
 def logs(context: Connection, service: str = "app", follow: bool = False,
-         lines: int = 100) -> None:
+         lines: str = "100") -> None:
     """Show a service's log."""
     watching.logs(service, follow, lines)
 

@@ -1,10 +1,18 @@
 """Make this machine ready to deploy on: Docker, a Swarm, secrets, the base image."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from stack import console, engine, facts, images, install, lock, preflight, records, swarm
 from stack.console import step
+from stack.errors import Locked
 from stack.machine import LocalMachine
 from stack.privilege import require_root
 from stack.settings import Settings
+
+LOCK = Path("/run/tally-bootstrap.lock")
 
 
 @engine.in_one_line
@@ -13,6 +21,24 @@ def bootstrap() -> None:
     require_root("./fab bootstrap")
     machine, settings = LocalMachine(), Settings.load()
     console.heading("Bootstrap: this machine becomes a Swarm of one")
+    with alone():
+        converge(machine, settings)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """See that only one bootstrap at a time changes this machine."""
+    with LOCK.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Locked("another ./fab bootstrap is at work on this machine",
+                         "try again when it has ended") from error
+        yield
+
+
+def converge(machine: LocalMachine, settings: Settings) -> None:
+    """Look first, then install, start and make what is missing."""
     with step("preflight") as current:
         system = facts.system(machine)
         preflight.check_room(machine, preflight.LEAST_DISK if engine.answers()

@@ -1,13 +1,20 @@
 """Tell a person what is being done, what came of it and how long it took."""
 
+import io
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
+from rich.table import Table
 
-OUT = Console(highlight=False, soft_wrap=True)
+# In a locale without "…", a question mark is better than a traceback.
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="replace")
+OUT = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 class Step:
@@ -20,7 +27,7 @@ class Step:
 
     def doing(self, what: str) -> None:
         """Say that long work begins: in a spinner on a terminal, else in a line of its own."""
-        self._status.update(f"{self.name}: {what}")
+        self._status.update(escape(f"{self.name}: {what}"))
         if not OUT.is_terminal:
             say(f"  {self.name:<14} {what} …")
 
@@ -43,7 +50,7 @@ def step(name: str) -> Iterator[Step]:
         _end(name, "[red]failed[/red]", begun)
         raise
     colour = "dim" if current.outcome == "unchanged" else "green"
-    _end(name, f"[{colour}]{current.outcome}[/{colour}]", begun)
+    _end(name, f"[{colour}]{escape(current.outcome)}[/{colour}]", begun)
 
 
 def _end(name: str, outcome: str, begun: float) -> None:
@@ -52,7 +59,7 @@ def _end(name: str, outcome: str, begun: float) -> None:
 
 def heading(text: str) -> None:
     """Print what the following steps belong to."""
-    OUT.print(f"[bold]{text}[/bold]")
+    OUT.print(f"[bold]{escape(text)}[/bold]")
 
 
 def say(text: str) -> None:
@@ -66,8 +73,13 @@ def block(lines: list[str]) -> None:
         say(f"    {line}")
 
 
+def table(content: Table) -> None:
+    """Print a table; off a terminal nothing of it is cut."""
+    OUT.print(content, width=None if OUT.is_terminal else 200)
+
+
 def confirm(question: str) -> bool:
-    """Ask a yes-or-no question; without a terminal the answer is no."""
-    if not OUT.is_terminal:
+    """Ask a yes-or-no question; without a terminal on both sides the answer is no."""
+    if not (OUT.is_terminal and sys.stdin.isatty()):
         return False
     return OUT.input(f"{question} [y/N] ", markup=False).strip().lower() in {"y", "yes"}

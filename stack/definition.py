@@ -1,5 +1,6 @@
 """Read docker-stack.yml, fill in its variables and find what Docker would ignore."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class Stack:
         environment = {**app["environment"], **changes.get("environment", {})}
         return {**app, **changes, "environment": environment}
 
+    @property
+    def http_port(self) -> int:
+        """The port that visitors open on an edge node."""
+        return int(self.services["traefik"]["ports"][0]["published"])
+
     def only(self, *names: str) -> "Stack":
         """Return the same stack with just these services and the networks they use."""
         services = {name: self.services[name] for name in names}
@@ -44,9 +50,13 @@ class Stack:
             name: value for name, value in self.content["networks"].items() if name in networks}})
 
     def text(self) -> str:
-        """Return the stack as a Compose file that Docker's own interpolation leaves alone."""
-        return yaml.safe_dump(_map_strings(self.content, lambda text: text.replace("$", "$$")),
-                              sort_keys=False)
+        """Return the stack as a Compose file that Docker's own interpolation leaves alone.
+
+        It is written as JSON, which is YAML too: PyYAML would leave 1e3 or 0o17
+        without quotes, and Docker's YAML 1.2 would read a number.
+        """
+        return json.dumps(_map_strings(self.content, lambda text: text.replace("$", "$$")),
+                          indent=2, ensure_ascii=False)
 
 
 def load(path: Path, variables: Mapping[str, str | int]) -> Stack:
@@ -79,7 +89,8 @@ def _check_shape(name: str, content: Any) -> None:
 def _check_references(where: str, service: Mapping[str, Any], content: Mapping[str, Any]) -> None:
     """Refuse networks and secrets that the file doesn't declare: Docker would notice too late."""
     used = {"networks": service.get("networks", []),
-            "secrets": [use["source"] for use in service.get("secrets", [])]}
+            "secrets": [use["source"] if isinstance(use, dict) else use
+                        for use in service.get("secrets", [])]}
     for section, names in used.items():
         for name in names:
             if name not in content[section]:

@@ -4,7 +4,7 @@ import time
 
 import docker
 
-from stack import console, engine, images, lock, records, swarm
+from stack import console, engine, images, lock, migration, records, swarm
 from stack.console import step
 from stack.errors import OperatorError, Refused
 from stack.release import Target
@@ -39,6 +39,7 @@ def destroy(data: bool, yes: bool) -> None:
 
 def remove_stack(target: Target, timeout: float = 150) -> bool:
     """Remove the stack and wait until its last container has gone."""
+    migration.remove_all(target.client)
     if not target.client.services.list(filters={"label": f"com.docker.stack.namespace={STACK}"}):
         return False
     done = target.cli.stack("rm", STACK)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,12 +76,17 @@ def _cause(error: Exception) -> str:
     return text.splitlines()[0][:120]
 
 
+# A build of the client without a number is a new one, which needs the plugin.
+UNKNOWN_MAJOR = 999
+
+
 class DockerCli:
     """The docker command, for building with BuildKit and for stacks."""
 
-    def __init__(self, machine: LocalMachine, path: str = os.environ.get("PATH", "")) -> None:
+    def __init__(self, machine: LocalMachine, path: str | None = None) -> None:
         self.machine = machine
-        self.commands = [str(Path(folder, "docker")) for folder in path.split(os.pathsep)
+        folders = os.environ.get("PATH", "") if path is None else path
+        self.commands = [str(Path(folder, "docker")) for folder in folders.split(os.pathsep)
                          if shutil.which("docker", path=folder)]
         if not self.commands:
             raise Refused("there is no docker command", "./fab bootstrap installs it")
@@ -110,8 +116,10 @@ class DockerCli:
                       "apt-get install docker-buildx")
 
     def _major(self, command: str) -> int:
-        version = self.machine.must([command, "version", "--format", "{{.Client.Version}}"])
-        return int(version.split(".")[0])
+        # The client answers this, so it counts even where the engine doesn't.
+        said = self._run(command, ["version", "--format", "{{.Client.Version}}"]).stdout
+        found = re.match(r"[0-9]+", said)
+        return int(found[0]) if found else UNKNOWN_MAJOR
 
     def _run(self, command: str, arguments: list[str], *, stdin: str | None = None,
              cwd: Path | None = None, host: str = HOST) -> Completed:

@@ -18,9 +18,12 @@ class OperatorError(Exit):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, cause: str, remedy: str = "") -> None:
-        self.cause = cause
-        line = f"{cause}: {remedy}" if remedy else cause
+        self.cause = " ".join(cause.split())
+        line = f"{self.cause}: {remedy}" if remedy else self.cause
         super().__init__(line, self.exit_code)
+
+    def __str__(self) -> str:
+        return str(self.message)
 
 
 class Refused(OperatorError):

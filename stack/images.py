@@ -133,9 +133,10 @@ def missing(client: docker.DockerClient, builds: Iterable[Build]) -> list[Build]
 
 def build(cli: DockerCli, snapshot: Snapshot, builds: list[Build]) -> None:
     """Build images side by side; raises Refused after the end of the builder's output."""
-    tree, builder = snapshot.export(), cli.builder()
+    builder = cli.builder()
     with ThreadPoolExecutor(max_workers=len(builds)) as pool:
-        results = list(pool.map(lambda each: cli.build(*each.command(), cwd=tree), builds))
+        results = list(pool.map(
+            lambda each: cli.build(*each.command(), cwd=snapshot.files), builds))
     for each, done in zip(builds, results):
         if not done.ok:
             console.block((done.stdout + done.stderr).strip().splitlines()[-20:])

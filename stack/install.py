@@ -10,7 +10,7 @@ from pathlib import Path
 from stack import engine
 from stack.errors import Refused
 from stack.facts import System
-from stack.machine import LocalMachine
+from stack.machine import Completed, LocalMachine
 
 DAEMON_CONFIG = Path("/etc/docker/daemon.json")
 DAEMON_LOG = Path("/var/log/dockerd.log")
@@ -23,8 +23,9 @@ NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive"}
 
 
 def docker_is_installed() -> bool:
-    """Tell whether there is an engine, not just a client."""
-    return shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
+    """Tell whether there are an engine and a client."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    return all(shutil.which(name, path=path) for name in ("dockerd", "docker"))
 
 
 def install_docker(machine: LocalMachine, system: System) -> None:
@@ -34,7 +35,9 @@ def install_docker(machine: LocalMachine, system: System) -> None:
                       "or Ubuntu 24.04", "install Docker 20.10 or newer, then ./fab bootstrap")
     if not DAEMON_CONFIG.exists():
         DAEMON_CONFIG.parent.mkdir(parents=True, exist_ok=True)
-        DAEMON_CONFIG.write_text(json.dumps(DAEMON_SETTINGS, indent=2) + "\n")
+        whole = DAEMON_CONFIG.with_suffix(".new")
+        whole.write_text(json.dumps(DAEMON_SETTINGS, indent=2) + "\n")
+        whole.replace(DAEMON_CONFIG)
     packages(machine, *WANTED)
 
 
@@ -43,7 +46,7 @@ def packages(machine: LocalMachine, *names: str) -> None:
 
     Raises Refused if no package source answers or the first name isn't to be had.
     """
-    updated = machine.run([*APT, "update", "--error-on=any"], env=NONINTERACTIVE)
+    updated = _update_lists(machine)
     if not updated.ok:
         raise Refused(f"no package source answers ({updated.last_line})",
                       "check the network and the sources with: apt-get update")
@@ -56,6 +59,16 @@ def packages(machine: LocalMachine, *names: str) -> None:
     if not done.ok:
         raise Refused(f"{', '.join(known)} could not be installed ({done.last_line})",
                       "apt-get install " + " ".join(known))
+
+
+def _update_lists(machine: LocalMachine, patience: float = 300) -> Completed:
+    """Run apt-get update, which unlike install doesn't wait for another apt by itself."""
+    deadline = time.monotonic() + patience
+    while True:
+        done = machine.run([*APT, "update", "--error-on=any"], env=NONINTERACTIVE)
+        if done.ok or "Could not get lock" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
 
 
 def start_docker(machine: LocalMachine, system: System, timeout: float = 60) -> None:

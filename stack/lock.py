@@ -12,9 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from types import FrameType
+from typing import NoReturn
 
 import docker
 import requests
@@ -63,22 +65,60 @@ def holder(client: docker.DockerClient) -> Holder | None:
     return None
 
 
+class Lock:
+    """The lock while it is held; a thread renews it."""
+
+    def __init__(self, client: docker.DockerClient, config_id: str) -> None:
+        self._client = client
+        self._config_id = config_id
+        self._lost = threading.Event()
+        self._done = threading.Event()
+        self._renewer = threading.Thread(target=self._renew_until_done, daemon=True)
+        self._renewer.start()
+
+    def require(self) -> None:
+        """End the command if the lock went to somebody else, as after a machine's sleep."""
+        if self._lost.is_set():
+            raise Locked("this command lost the lock: it was asleep or cut off for more than "
+                         f"{LIFETIME:.0f} s", "./fab status, then ./fab deploy")
+
+    def release(self) -> None:
+        """Stop renewing and free the lock; without an engine it expires by itself."""
+        self._done.set()
+        self._renewer.join(timeout=RENEWAL)
+        with suppress(DockerException, requests.RequestException):
+            _remove(self._client, self._config_id)
+
+    def _renew_until_done(self) -> None:
+        while not self._done.wait(RENEWAL):
+            try:
+                _renew(self._client, self._config_id)
+            except NotFound:
+                self._lost.set()
+                return
+            except (DockerException, requests.RequestException):
+                # The next try makes up for it.
+                continue
+
+
 @contextmanager
-def hold(client: docker.DockerClient) -> Iterator[None]:
-    """Hold the lock for a while, renewing it; raises Locked if another does."""
-    config_id = _acquire(client)
-    # A cancelled pipeline sends SIGTERM: free the lock then too.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    done = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(client, config_id, done), daemon=True)
-    renewer.start()
+def hold(client: docker.DockerClient) -> Iterator[Lock]:
+    """Hold the lock for a while; raises Locked if another does.
+
+    A cancelled pipeline or a closed terminal frees it too.
+    """
+    held = Lock(client, _acquire(client))
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield held
     finally:
-        done.set()
-        renewer.join(timeout=RENEWAL)
-        _remove(client, config_id)
-        signal.signal(signal.SIGTERM, before)
+        held.release()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _acquire(client: docker.DockerClient) -> str:
@@ -98,19 +138,13 @@ def _acquire(client: docker.DockerClient) -> str:
             _remove(client, other.config_id)
 
 
-def _renew(client: docker.DockerClient, config_id: str, done: threading.Event) -> None:
-    """Move the expiry on until told to stop; a failed try is made up by the next."""
-    while not done.wait(RENEWAL):
-        try:
-            config = client.api.inspect_config(config_id)
-            spec = config["Spec"]
-            spec["Labels"]["expires"] = str(time.time() + LIFETIME)
-            # The SDK has no call for it; its client is a requests session.
-            client.api.post(f"{client.api.base_url}/v{client.api.api_version}"
-                            f"/configs/{config_id}/update",
-                            params={"version": config["Version"]["Index"]}, json=spec, timeout=10)
-        except (DockerException, requests.RequestException):
-            continue
+def _renew(client: docker.DockerClient, config_id: str) -> None:
+    """Move the expiry on. The SDK has no call for it; its client is a requests session."""
+    config = client.api.inspect_config(config_id)
+    spec = config["Spec"]
+    spec["Labels"]["expires"] = str(time.time() + LIFETIME)
+    client.api.post(f"{client.api.base_url}/v{client.api.api_version}/configs/{config_id}/update",
+                    params={"version": config["Version"]["Index"]}, json=spec, timeout=10)
 
 
 def _remove(client: docker.DockerClient, config_id: str) -> None:

@@ -24,8 +24,8 @@ class Completed:
     @property
     def last_line(self) -> str:
         """The last thing it said: of a failed command, usually the cause."""
-        lines = (self.stdout.strip() + "\n" + self.stderr.strip()).split("\n")
-        return lines[-1].strip()
+        lines = f"{self.stdout}\n{self.stderr}".split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 class CommandFailed(OperatorError):
@@ -48,7 +48,8 @@ class LocalMachine:
         """Run a command to its end and return what came of it, failed or not.
 
         `timeout` is in seconds; a command that takes longer is killed and returns
-        code 124, as timeout(1) does. A command that doesn't exist returns 127.
+        code 124, as timeout(1) does. A command that doesn't exist returns 127, and one
+        that can't be run 126, as in a shell.
         """
         try:
             done = subprocess.run(
@@ -57,8 +58,10 @@ class LocalMachine:
                 stdin=subprocess.DEVNULL if stdin is None else None)
         except subprocess.TimeoutExpired:
             return Completed(124, "", f"no answer within {timeout:.0f} s")
-        except FileNotFoundError:
-            return Completed(127, "", f"{command[0]}: not found")
+        except FileNotFoundError as error:
+            return Completed(127, "", f"{error.filename}: not found")
+        except OSError as error:
+            return Completed(126, "", f"{command[0]}: {error.strerror}")
         return Completed(done.returncode, done.stdout, done.stderr)
 
     def must(self, command: Sequence[str], *, stdin: str | None = None,

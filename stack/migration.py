@@ -5,6 +5,7 @@ release and removed when it has ended.
 """
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import docker
@@ -28,6 +29,7 @@ TAKEN = {"image", "command", "user", "environment", "secrets", "networks", "volu
          "read_only", "cap_drop", "logging", "deploy"}
 NOT_FOR_A_JOB = {"healthcheck", "ports", "stop_grace_period"}
 LABEL = "tally.migration"
+CONTAINER_LABEL = "tally.migration.task"
 ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
@@ -39,7 +41,7 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
     the running release is untouched then.
     """
     name = f"{STACK}_migrate-{version.tag.replace('.', '-')}"
-    _remove(client, name)
+    remove_all(client)
     service = client.api.create_service(
         task_template(client, stack), name=name,
         # Not the stack's own label: Docker 20.10 never forgets a removed job's tasks
@@ -50,7 +52,7 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
         state, cause = _wait(client, service["ID"], time.monotonic() + timeout)
         log = _log(cli, name)
     finally:
-        _remove(client, name)
+        remove_all(client)
     if state != "complete":
         console.block(log[-40:])
         raise MigrationFailed(f"the migration {state} ({cause}); the running release is untouched",
@@ -72,6 +74,7 @@ def task_template(client: docker.DockerClient, stack: Stack) -> TaskTemplate:
             env=[f"{key}={value}" for key, value in job["environment"].items()],
             secrets=_secrets(client, stack, job), read_only=job["read_only"],
             cap_drop=job["cap_drop"], mounts=[_tmpfs(volume) for volume in job["volumes"]],
+            labels={CONTAINER_LABEL: "yes"},
             # The image's health check asks a server that the job doesn't run.
             healthcheck=Healthcheck(test=["NONE"])),
         resources=_resources(job["deploy"]["resources"]),
@@ -124,15 +127,16 @@ def _log(cli: DockerCli, name: str) -> list[str]:
     return (done.stdout + done.stderr).strip().splitlines()
 
 
-def _remove(client: docker.DockerClient, name: str) -> None:
-    """Remove the job and what Docker 20.10 leaves of it, which would keep its image in use."""
-    try:
-        client.api.remove_service(name)
-    except NotFound:
-        return
-    for container in client.containers.list(
-            all=True, filters={"label": f"com.docker.swarm.service.name={name}"},
-            ignore_removed=True):
+def remove_all(client: docker.DockerClient) -> None:
+    """Remove every migration's job, also one that a killed command left running.
+
+    Docker 20.10 leaves their containers, which would keep the images in use.
+    """
+    for service in client.services.list(filters={"label": LABEL}):
+        with suppress(NotFound):
+            service.remove()
+    for container in client.containers.list(all=True, filters={"label": CONTAINER_LABEL},
+                                            ignore_removed=True):
         try:
             container.remove(force=True)
         except APIError as error:

@@ -32,11 +32,12 @@ def check_ports(machine: LocalMachine, settings: Settings) -> None:
     """Refuse ports that something else than this stack listens on."""
     ours = _published()
     taken = {listener.port: listener for listener in facts.listeners(machine)}
-    for name, port in (("HTTP_PORT", settings.http_port), ("HTTPS_PORT", settings.https_port)):
+    for name, port, other in (("HTTP_PORT", settings.http_port, 8080),
+                              ("HTTPS_PORT", settings.https_port, 8443)):
         if port in taken and port not in ours:
             who = taken[port]
             raise Refused(f"port {port} is taken by {who.process} (pid {who.pid})",
-                          f"stop it, or choose another: echo {name}={port + 8000} >> .env")
+                          f"stop it, or choose another: echo {name}={other} >> .env")
 
 
 def _published() -> set[int]:

@@ -12,7 +12,7 @@ from stack.settings import NAMES
 
 # What sudo would drop and the command still needs: choices, and proxies.
 KEPT = frozenset(NAMES) | {
-    "CI", "CI_PIPELINE_IID", "NO_COLOR", "TERM",
+    "CI", "CI_JOB_URL", "CI_PIPELINE_IID", "NO_COLOR", "TERM",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import docker
@@ -52,22 +52,32 @@ def services(client: docker.DockerClient) -> list[Any]:
 
 def history(client: docker.DockerClient) -> list[Record]:
     """Return the proven releases that are remembered, newest first."""
-    found = [Record(**json.loads(base64.b64decode(config.attrs["Spec"]["Data"])))
+    found = [_parse(base64.b64decode(config.attrs["Spec"]["Data"]))
              for config in client.configs.list(filters={"label": LABEL})]
     return sorted(found, key=lambda record: record.at, reverse=True)
 
 
-def before_current(history: list[Record]) -> Record | None:
-    """Return the release before the current one, or None.
+def _parse(data: bytes) -> Record:
+    """Read a record; what a later version may have added to it is left out."""
+    known = {field.name for field in fields(Record)}
+    return Record(**{name: value for name, value in json.loads(data).items() if name in known})
 
-    After a rollback the current release has two records, and what was rolled
-    back stands between them: the release before is older than both.
+
+def to_restore(history: list[Record], running: Mapping[str, str]) -> Record | None:
+    """Return the release that a rollback brings back, or None.
+
+    `running` is what spec_hashes returns now. If that isn't the last proven
+    release, as after a killed update, the last proven one it is. Else it is the
+    newest that differs from it and is older: after a rollback, what was rolled
+    back stands between the two records of the same release.
     """
-    versions = [record.version for record in history]
-    if not versions:
+    if not history:
         return None
-    first = len(versions) - 1 - versions[::-1].index(versions[0])
-    return next(iter(history[first + 1:]), None)
+    if history[0].specs != running:
+        return history[0]
+    last = max(index for index, record in enumerate(history)
+               if record.content == history[0].content)
+    return next(iter(history[last + 1:]), None)
 
 
 def save(client: docker.DockerClient, record: Record) -> None:

@@ -1,9 +1,13 @@
 """From a checkout to a proven release: lock, preflight, build, migrate, update, verdict."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import docker
+import requests
+from docker.errors import DockerException
 
 from stack import (
     console, definition, engine, facts, images, lock, migration, preflight, records, rollout,
@@ -18,7 +22,7 @@ from stack.records import Record
 from stack.settings import ROOT, Settings
 from stack.version import Snapshot, Version
 
-STACK_FILE = ROOT / "docker-stack.yml"
+STACK_FILE = "docker-stack.yml"
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def deploy() -> None:
     target = Target.local("./fab deploy")
     swarm.require_manager(target.client)
     console.heading("Deploy")
-    with lock.hold(target.client), version.snapshot(ROOT, target.machine) as snapshot:
+    with lock.hold(target.client) as held, version.snapshot(ROOT, target.machine) as snapshot:
         began = time.time()
         release = images.resolve(target.client, snapshot.version())
         stack, builds = prepare(target, snapshot, release)
@@ -54,8 +58,10 @@ def deploy() -> None:
         if current and is_running(target, current, stack):
             confirm_unchanged(target, current)
         else:
-            update(target, stack, release, current, began)
-    say_where(target.settings)
+            held.require()
+            with telling_if_interrupted():
+                update(target, stack, release, current, began)
+    say_where(stack)
 
 
 @engine.in_one_line
@@ -80,9 +86,9 @@ def prepare(target: Target, snapshot: Snapshot,
         preflight.check_ports(target.machine, target.settings)
         swarm.require_labels(target.client)
         builds = images.plan(snapshot, release, base)
-        stack = definition.load(STACK_FILE, variables(target, builds))
+        stack = definition.load(snapshot.files / STACK_FILE, variables(target, builds))
         if complaint := rollout.check(target.cli, stack):
-            raise Refused(f"{STACK_FILE.name}: {complaint}")
+            raise Refused(f"{STACK_FILE}: {complaint}")
         migration.task_template(target.client, stack)
         current.found(f"version {release.text}, all checks passed")
     return stack, builds
@@ -145,14 +151,19 @@ def confirm_unchanged(target: Target, current: Record) -> None:
     for name in current.stack.services:
         with step(name):
             pass
-    verdict(target, current.stack, current.version, held=0)
+    try:
+        verdict(target, current.stack, current.version)
+    except rollout.NotArrived as failure:
+        console.block(failure.log)
+        raise Refused(f"nothing is to be changed, but not all is well: {failure.cause}",
+                      "./fab status") from failure
 
 
 def update(target: Target, stack: Stack, release: Version, previous: Record | None,
            began: float) -> None:
     """Migrate, roll the stack out, and restore the previous release if that fails."""
-    migrate(target, stack, release, first=previous is None)
     before = records.spec_hashes(target.client)
+    migrate(target, stack, release, first=previous is None or "postgres" not in before)
     try:
         roll_out(target, stack, release.text)
     except rollout.NotArrived as failure:
@@ -195,15 +206,14 @@ def roll_out(target: Target, stack: Stack, wanted: str) -> None:
         rollout.apply(target.cli, stack, prune=True)
         rollout.wait(target.client, target.cli, stack, target.settings.deploy_timeout)
         current.changed("every task is up to date, healthy and stayed so")
-    verdict(target, stack, wanted, held=0)
+    verdict(target, stack, wanted)
 
 
-def verdict(target: Target, stack: Stack, wanted: str, held: float) -> None:
+def verdict(target: Target, stack: Stack, wanted: str) -> None:
     """See every task running and the version served to visitors."""
     with step("verdict") as current:
-        rollout.wait(target.client, target.cli, stack, target.settings.deploy_timeout, held)
-        port = int(stack.services["traefik"]["ports"][0]["published"])
-        rollout.prove(port, wanted)
+        rollout.wait(target.client, target.cli, stack, target.settings.deploy_timeout, held=0)
+        rollout.prove(stack.http_port, wanted)
         current.found(f"{wanted} runs and is served")
 
 
@@ -215,10 +225,11 @@ def give_back(target: Target, failure: rollout.NotArrived, previous: Record | No
                             "go back to", "mend it, then ./fab deploy") from failure
     console.heading(f"Restore {previous.version}, as the update failed: {failure.cause}")
     try:
+        check_restorable(target, previous)
         roll_out(target, previous.stack, previous.version)
-    except OperatorError as error:
+    except (OperatorError, DockerException, requests.RequestException) as error:
         raise RestoreFailed(f"the update failed ({failure.cause}) and so did restoring "
-                            f"{previous.version} ({error.cause})",
+                            f"{previous.version} ({error})",
                             "docker stack ps tally --no-trunc, then ./fab rollback") from failure
     raise UpdateFailed(f"the update failed: {failure.cause}; {previous.version} is restored and "
                        "proven", "mend it, then ./fab deploy") from failure
@@ -247,23 +258,49 @@ def rollback() -> None:
     target = Target.local("./fab rollback")
     swarm.require_manager(target.client)
     with lock.hold(target.client):
+        began = time.time()
         history = records.history(target.client)
-        earlier = records.before_current(history)
+        earlier = records.to_restore(history, records.spec_hashes(target.client))
         if earlier is None:
             raise Refused("there is no earlier release to go back to", "./fab status")
-        now = history[0]
-        began = time.time()
-        console.heading(f"Roll back from {now.version} to {earlier.version}")
-        try:
-            roll_out(target, earlier.stack, earlier.version)
-        except rollout.NotArrived as failure:
-            give_back(target, failure, now)
+        check_restorable(target, earlier)
+        console.heading(f"Roll back to {earlier.version}")
+        with telling_if_interrupted():
+            try:
+                roll_out(target, earlier.stack, earlier.version)
+            except rollout.NotArrived as failure:
+                give_back(target, failure, history[0])
         records.save(target.client, records.make(
             target.client, version=earlier.version, commit=earlier.commit, who=lock.whoami(),
             began=began, stack=earlier.stack))
+    say_where(earlier.stack)
 
 
-def say_where(settings: Settings) -> None:
+def check_restorable(target: Target, release: Record) -> None:
+    """Refuse to go back to a release of which an image or a secret is gone."""
+    for service in release.stack.services.values():
+        if not images.image_id(target.client, service["image"]):
+            raise Refused(f"the image {service['image']} of {release.version} is gone",
+                          f"git checkout {release.commit[:12]} && ./fab deploy")
+    known = {secret.name for secret in target.client.secrets.list()}
+    for secret in release.stack.content["secrets"].values():
+        if secret["name"] not in known:
+            raise Refused(f"the secret {secret['name']} of {release.version} is gone",
+                          f"git checkout {release.commit[:12]} && ./fab deploy")
+
+
+@contextmanager
+def telling_if_interrupted() -> Iterator[None]:
+    """Say what an interruption leaves: Swarm goes on with what it was told."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as interruption:
+        console.say("interrupted in the middle of the update: "
+                    "./fab deploy completes it, ./fab rollback undoes it")
+        raise interruption if isinstance(interruption, SystemExit) else SystemExit(130)
+
+
+def say_where(stack: Stack) -> None:
     """Print the address that people open."""
-    port = "" if settings.http_port == 80 else f":{settings.http_port}"
+    port = "" if stack.http_port == 80 else f":{stack.http_port}"
     console.say(f"Tally runs at http://localhost{port}")

@@ -1,8 +1,11 @@
 """Run the tests, ring by ring: style, unit, service, lab."""
 
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
+
+from invoke.exceptions import Exit
 
 from stack import console, install
 from stack.machine import LocalMachine
@@ -29,7 +32,7 @@ EVERY = (STYLE, UNIT, SERVICE, LAB)
 
 
 def run(*rings: Ring) -> None:
-    """Install what the rings need, then become pytest, so that its exit code is ours."""
+    """Install what the rings need, run pytest on them, and end as it ends if it fails."""
     machine = LocalMachine()
     missing = [package for ring in rings for package in ring.packages
                if not is_installed(machine, package)]
@@ -43,12 +46,13 @@ def run(*rings: Ring) -> None:
     markers = " or ".join(ring.marker for ring in rings)
     folders = list(dict.fromkeys(folder for ring in rings for folder in ring.folders))
     sys.stdout.flush()
-    os.chdir(ROOT)
-    if os.geteuid() == 0:
-        # A runner that isn't root has to be able to clean its checkout.
-        os.environ.update(PYTHONDONTWRITEBYTECODE="1", MYPY_CACHE_DIR=os.devnull)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-p", "no:cacheprovider",
-                              "-m", markers, *folders])
+    # A runner that isn't root has to be able to clean its checkout.
+    clean = {"PYTHONDONTWRITEBYTECODE": "1", "MYPY_CACHE_DIR": os.devnull}
+    code = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", markers, *folders],
+        cwd=ROOT, env={**os.environ, **(clean if os.geteuid() == 0 else {})}).returncode
+    if code:
+        raise Exit(code=code)
 
 
 def is_installed(machine: LocalMachine, package: str) -> bool:

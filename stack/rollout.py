@@ -7,6 +7,7 @@ from typing import Any
 
 import docker
 import requests
+from docker.errors import DockerException
 
 from stack import console, records
 from stack.definition import Stack
@@ -58,8 +59,13 @@ def apply(cli: DockerCli, stack: Stack, *, prune: bool) -> None:
     """
     options = ["--prune"] if prune else []
     # Images are local here: asking a registry for their digests would only fail.
-    done = cli.stack("deploy", "--compose-file=-", "--resolve-image=never", *options, STACK,
-                     stdin=stack.text())
+    command = ("deploy", "--compose-file=-", "--resolve-image=never", *options, STACK)
+    done = cli.stack(*command, stdin=stack.text())
+    for _ in range(3):
+        # Swarm itself changed a service meanwhile, as it does when it rolls back.
+        if done.ok or "out of sequence" not in done.stderr:
+            break
+        done = cli.stack(*command, stdin=stack.text())
     said = (done.stdout + done.stderr).strip().splitlines()
     if not done.ok:
         raise NotArrived(f"docker stack deploy refused the stack: {done.last_line}", said[-10:])
@@ -97,7 +103,7 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
     seen: frozenset[str] = frozenset()
     with console.OUT.status("waiting for the tasks") as status:
         while True:
-            now = [progress(client, name) for name in stack.services]
+            now = look(client, stack)
             status.update("waiting: " + ", ".join(map(str, now)))
             _give_up_if_broken(cli, now)
             ids = frozenset().union(*(service.ids for service in now))
@@ -110,6 +116,14 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
             time.sleep(0.5)
 
 
+def look(client: docker.DockerClient, stack: Stack) -> list[Progress]:
+    """Look at every service; an engine that doesn't answer just now leaves them unsettled."""
+    try:
+        return [progress(client, name) for name in stack.services]
+    except (DockerException, requests.RequestException):
+        return [Progress(name, 0, 0) for name in stack.services]
+
+
 def _give_up_if_broken(cli: DockerCli, now: list[Progress]) -> None:
     for service in now:
         if service.broken:
@@ -119,15 +133,18 @@ def _give_up_if_broken(cli: DockerCli, now: list[Progress]) -> None:
 def _give_up_late(client: docker.DockerClient, cli: DockerCli, now: list[Progress],
                   timeout: float) -> None:
     late = [service for service in now if not service.settled]
-    reasons = [f"{service} ({_why(client, service)})" for service in late]
-    raise NotArrived(f"not running after {timeout:.0f} s: {'; '.join(reasons)}",
+    reasons = [f"{service} ({_why(client, service)})" for service in late] or ["tasks come and go"]
+    raise NotArrived(f"not steady after {timeout:.0f} s: {'; '.join(reasons)}",
                      task_log(cli, late[0].task) if late else [])
 
 
 def _why(client: docker.DockerClient, service: Progress) -> str:
     if not service.task:
-        return "no node fits its placement"
-    status = client.api.inspect_task(service.task)["Status"]
+        return "it has no task that is up to date"
+    try:
+        status = client.api.inspect_task(service.task)["Status"]
+    except (DockerException, requests.RequestException) as error:
+        return f"the engine doesn't answer: {type(error).__name__}"
     return f"{status['State']}: {status.get('Err') or status.get('Message', '')}"
 
 
@@ -142,8 +159,7 @@ def progress(client: docker.DockerClient, name: str) -> Progress:
                         and task["Status"]["State"] == "running")
     up_to_date = running & {task["ID"] for task in current}
     update = (service.get("UpdateStatus") or {}).get("State", "")
-    # Once Swarm rolls back, the definition that failed isn't the service's any more.
-    suspects = tasks if update in BROKEN_UPDATES else current
+    suspects = _blamed(service, tasks) if update in BROKEN_UPDATES else current
     broken = _broken(service, update, suspects)
     latest = max(current, key=lambda task: str(task["CreatedAt"]), default=None)
     culprit = _culprit(suspects) or latest
@@ -178,6 +194,15 @@ def _broken(service: dict[str, Any], update: str, suspects: list[dict[str, Any]]
     return ""
 
 
+def _blamed(service: dict[str, Any], tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the task that Swarm gives as the reason for giving an update up.
+
+    Its definition isn't the service's any more, once Swarm has gone back.
+    """
+    named = re.search(r"task (\w{25})", service["UpdateStatus"].get("Message", ""))
+    return [task for task in tasks if named and task["ID"] == named[1]]
+
+
 def _culprit(tasks: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the task that failed last, or None."""
     broken = [task for task in tasks if task["Status"]["State"] in BROKEN_TASKS]
@@ -199,12 +224,15 @@ def task_log(cli: DockerCli, task: str, lines: int = 20) -> list[str]:
 
 def serving_version(port: int) -> str:
     """Return the version that answers through Traefik here, or why none does."""
-    try:
-        answer = requests.get(f"http://127.0.0.1:{port}/version", timeout=5)
-        answer.raise_for_status()
-        return str(answer.json()["version"])
-    except (requests.RequestException, ValueError, KeyError) as error:
-        return f"no version ({type(error).__name__})"
+    with requests.Session() as session:
+        # A proxy for the way out must not be asked for this machine.
+        session.trust_env = False
+        try:
+            answer = session.get(f"http://127.0.0.1:{port}/version", timeout=5)
+            answer.raise_for_status()
+            return str(answer.json()["version"])
+        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+            return f"no version ({type(error).__name__})"
 
 
 def prove(port: int, version: str, timeout: float = 20) -> None:

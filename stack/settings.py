@@ -29,7 +29,8 @@ class Settings:
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path = DOTENV) -> "Settings":
         """Read every setting; raises Refused with the setting's name and the rule."""
-        given = {**_read(dotenv), **(os.environ if environ is None else environ)}
+        chosen = os.environ if environ is None else environ
+        given = {**_read(dotenv), **{name: value for name, value in chosen.items() if value}}
         settings = cls(
             http_port=_number(given, "HTTP_PORT", cls.http_port, 1, 65535),
             https_port=_number(given, "HTTPS_PORT", cls.https_port, 1, 65535),
@@ -43,7 +44,10 @@ class Settings:
         return settings
 
 
+# What sudo has to pass on.
 NAMES = tuple(field.name.upper() for field in fields(Settings)) + ("BUILD_NUMBER",)
+# docker-compose reads the same file.
+KNOWN = {*NAMES, "BASE", "CA_BUNDLE"}
 
 
 def _read(dotenv: Path) -> dict[str, str]:
@@ -51,6 +55,9 @@ def _read(dotenv: Path) -> dict[str, str]:
         values = dotenv_values(dotenv, interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"{dotenv.name} can't be read", str(error)) from error
+    for name, value in values.items():
+        if value is None or name not in KNOWN and not name.startswith("COMPOSE_"):
+            raise Refused(f"{dotenv.name}: {name!r} isn't a setting", "see .env.example")
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -70,6 +77,14 @@ def _text(given: Mapping[str, str], name: str, default: str) -> str:
 
 def _url(given: Mapping[str, str], name: str, default: str) -> str:
     text = _text(given, name, default)
-    if text and (urlsplit(text).scheme not in {"http", "https"} or not urlsplit(text).netloc):
+    if text and not _is_web_address(text):
         raise Refused(f"{name}={text!r}", "it should start with http:// or https://")
     return text
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # A bracket that isn't an IPv6 address.
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.netloc)

@@ -11,7 +11,7 @@ from pathlib import Path
 from stack.errors import Refused
 from stack.machine import LocalMachine
 
-BASE_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
+BASE_VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Version:
 
     def distinguished(self) -> "Version":
         """Return the version for when its number belongs to another commit."""
-        return replace(self, mark=f"g{self.commit[:7]}")
+        return replace(self, mark=".".join(filter(None, (f"g{self.commit[:7]}", self.mark))))
 
 
 def read_base(path: Path) -> str:
@@ -61,9 +61,9 @@ def read_base(path: Path) -> str:
 class Snapshot:
     """The work tree as it is now, as a git tree that holds nothing but it.
 
-    Uncommitted and untracked files are in it, ignored ones aren't. Index and
-    objects are kept in a scratch directory: the repository is never written
-    to, so it doesn't matter who runs this.
+    `files` is a directory with its content. Uncommitted and untracked files are in
+    it, ignored ones aren't. Index and objects are kept in a scratch directory: the
+    repository is never written to, so it doesn't matter who runs this.
     """
 
     def __init__(self, root: Path, scratch: Path, machine: LocalMachine) -> None:
@@ -77,6 +77,8 @@ class Snapshot:
         self._git("read-tree", "HEAD", env=self.env)
         self._git("add", "--all", env=self.env)
         self.tree = self._git("write-tree", env=self.env)
+        self.files = scratch / "files"
+        self._git("checkout-index", "--all", f"--prefix={self.files}/", env=self.env)
 
     def _git(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         return self.machine.must(["git", *arguments], cwd=self.root, env=env).strip()
@@ -94,19 +96,20 @@ class Snapshot:
             raise Refused(f"{path} is missing", f"restore it with: git checkout -- {path}")
         return done.stdout.strip()
 
-    def export(self) -> Path:
-        """Write the tree's files to a directory and return it."""
-        target = self.scratch / "files"
-        self._git("checkout-index", "--all", f"--prefix={target}/", env=self.env)
-        return target
+    def _count(self) -> str:
+        """Count the commits; a shallow clone lacks some, and its number would go back."""
+        if self._git("rev-parse", "--is-shallow-repository") == "true":
+            raise Refused("this clone is shallow, so its commits can't be counted",
+                          "git fetch --unshallow, or set BUILD_NUMBER")
+        return self._git("rev-list", "--count", "HEAD")
 
     def version(self, environ: Mapping[str, str] = os.environ) -> Version:
         """Return the tree's version; CI gives the build number, else commits are counted."""
         number = environ.get("BUILD_NUMBER") or environ.get("CI_PIPELINE_IID") \
-            or self._git("rev-list", "--count", "HEAD")
+            or self._count()
         if not re.fullmatch(r"[0-9]{1,18}", number):
             raise Refused(f"BUILD_NUMBER={number!r}", "it should be a number")
-        return Version(read_base(self.root / "version.txt"), int(number), self.commit,
+        return Version(read_base(self.files / "version.txt"), int(number), self.commit,
                        f"dirty.{self.tree[:8]}" if self.dirty else "")
 
 

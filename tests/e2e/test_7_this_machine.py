@@ -12,6 +12,7 @@ import docker
 import pytest
 
 from stack import engine
+from stack.swarm import VOLUME
 from tests.e2e.site import Page, Site
 from tests.lab import Result
 
@@ -25,8 +26,11 @@ def here(repository: Path, tmp_path: Path) -> Iterator[Site]:
     """A fresh clone on this very machine; Docker is left as it was found."""
     was_running = engine.answers()
     if was_running:
-        state = docker.from_env().info()["Swarm"]["LocalNodeState"]
+        client = docker.from_env()
+        state = client.info()["Swarm"]["LocalNodeState"]
         assert state == "inactive", "this machine is in a Swarm already, which the test would use"
+        assert VOLUME not in [volume.name for volume in client.volumes.list()], \
+            f"this machine has a volume {VOLUME}, whose data the test would use"
     subprocess.run(["git", "clone", "--quiet", str(repository), str(tmp_path / "tally")],
                    check=True)
 

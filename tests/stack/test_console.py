@@ -5,6 +5,7 @@ import re
 import time
 
 import pytest
+from rich.console import Console
 
 from stack import console
 
@@ -74,3 +75,22 @@ def test_without_a_terminal_nobody_says_yes(
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert not console.confirm("Remove the stack?")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("text", [
+    "INFO [alembic.runtime] Running upgrade", "stat [/srv/serve]: no such file", ":smile:"])
+def test_what_docker_or_a_migration_says_is_printed_as_it_is(
+        capsys: pytest.CaptureFixture[str], text: str) -> None:
+    console.heading(text)
+    with console.step("schema") as current:
+        current.doing(text)
+        current.changed(text)
+    console.say(text)
+    assert capsys.readouterr().out.splitlines() == [
+        text, f"  schema         {text} …", f"  schema         {text} (0.0 s)", text]
+
+
+def test_without_somebody_to_answer_nobody_says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "OUT", Console(force_terminal=True, file=io.StringIO()))
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert not console.confirm("Remove the stack?")

@@ -199,3 +199,9 @@ def test_the_text_for_docker_keeps_the_order_of_services() -> None:
     services = dict(reversed(MERGING.services.items()))
     stack = Stack({**MERGING.content, "services": services})
     assert list(yaml.safe_load(stack.text())["services"]) == ["postgres", "app"]
+
+
+@pytest.mark.parametrize("text", ["1e3", "0o17", "on", "12:30", "1_000", "2001-01-01"])
+def test_text_is_quoted_so_that_no_reader_takes_it_for_a_number(text: str) -> None:
+    written = Stack({**MERGING.content, "x-text": text}).text()
+    assert f'"x-text": "{text}"' in written

@@ -9,7 +9,7 @@ import requests
 
 from stack.engine import DockerCli, check_api, in_one_line
 from stack.errors import OperatorError, Refused
-from stack.machine import CommandFailed, LocalMachine
+from stack.machine import LocalMachine
 from tests.stack.executables import executable
 from tests.stack.failing import error_of
 
@@ -98,9 +98,16 @@ def test_where_none_can_build_the_plugin_is_named(tmp_path: Path) -> None:
         "no docker command here can build with BuildKit: apt-get install docker-buildx")
 
 
-def test_a_command_that_fails_is_quoted(tmp_path: Path) -> None:
-    executable(tmp_path / "docker", "echo broken >&2; exit 1")
-    assert error_of(cli(tmp_path).builder, CommandFailed).endswith("ended with 1: broken")
+def test_a_client_is_asked_for_its_version_even_if_the_engine_is_silent(tmp_path: Path) -> None:
+    command = executable(tmp_path / "docker", "echo 20.10.24; echo no daemon >&2; exit 1")
+    assert cli(tmp_path).builder() == str(command)
+
+
+@pytest.mark.parametrize("version", ["dev", "unknown-version", ""])
+def test_a_client_without_a_number_needs_the_plugin(tmp_path: Path, version: str) -> None:
+    command = client(tmp_path / "one", version, buildx=True)
+    client(tmp_path / "other", version, buildx=False)
+    assert cli(tmp_path / "other", tmp_path / "one").builder() == command
 
 
 def test_a_folder_without_a_docker_command_is_passed_over(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_a_very_long_output_is_kept_whole(machine: LocalMachine) -> None:
 
 
 @pytest.mark.parametrize(("stdout", "stderr", "line"), [
+    ("one\ntwo\n", "", "two"),
     ("one\n", "three\nfour\n\n", "four"),
     ("one\n", "  four  \n", "four"),
     ("", "", ""),
@@ -109,3 +110,14 @@ def test_an_error_quotes_only_the_commands_beginning(machine: LocalMachine) -> N
     command = ["ls", "--color=never", "--quote-name", "--all", "/nonexistent"]
     assert error_of(lambda: machine.must(command), CommandFailed).startswith(
         "ls --color=never --quote-name … ended with 2: ")
+
+
+def test_a_file_that_cant_be_run_is_named(machine: LocalMachine, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no program")
+    assert machine.run([str(tmp_path / "data")]) \
+        == Completed(126, "", f"{tmp_path}/data: Permission denied")
+
+
+def test_a_folder_that_is_missing_is_named(machine: LocalMachine, tmp_path: Path) -> None:
+    assert machine.run(["pwd"], cwd=tmp_path / "gone") \
+        == Completed(127, "", f"{tmp_path}/gone: not found")

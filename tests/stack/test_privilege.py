@@ -68,10 +68,12 @@ def test_without_a_terminal_sudo_must_not_ask_for_a_password(tmp_path: Path) -> 
 
 def test_choices_and_proxies_pass_through_sudo() -> None:
     environ = {"HTTP_PORT": "8080", "USER_NAME": "Ada E.", "BUILD_NUMBER": "57", "CI": "true",
-               "CI_PIPELINE_IID": "57", "https_proxy": "http://192.0.2.1:3128"}
+               "CI_JOB_URL": "https://gitlab.example.org/7", "CI_PIPELINE_IID": "57",
+               "https_proxy": "http://192.0.2.1:3128"}
     assert under_sudo(["fabric", "bootstrap", "deploy"], environ) == [
-        "sudo", "env", "BUILD_NUMBER=57", "CI=true", "CI_PIPELINE_IID=57", "HTTP_PORT=8080",
-        "USER_NAME=Ada E.", "https_proxy=http://192.0.2.1:3128", "PYTHONDONTWRITEBYTECODE=1",
+        "sudo", "env", "BUILD_NUMBER=57", "CI=true", "CI_JOB_URL=https://gitlab.example.org/7",
+        "CI_PIPELINE_IID=57", "HTTP_PORT=8080", "USER_NAME=Ada E.",
+        "https_proxy=http://192.0.2.1:3128", "PYTHONDONTWRITEBYTECODE=1",
         sys.executable, "-m", "fabric", "bootstrap", "deploy"]
 
 

@@ -53,12 +53,6 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_swarm_gets_the_whole_stack(tmp_path: Path) -> None:
     rollout.apply(cli(tmp_path, f'echo "$*" > {tmp_path}/said; cat > {tmp_path}/stack'), STACK,
                   prune=True)
@@ -139,6 +133,7 @@ def test_the_version_is_what_visitors_get(serve: Serve) -> None:
     (503, b'{"version": "1.4.0+57"}', "HTTPError"),
     (200, b"<html>", "JSONDecodeError"),
     (200, b"{}", "KeyError"),
+    (200, b"[]", "TypeError"),
 ])
 def test_an_answer_without_a_version_is_none(
         serve: Serve, status: int, body: bytes, reason: str) -> None:
@@ -157,3 +152,10 @@ def test_another_version_is_not_believed(serve: Serve) -> None:
 
 def test_progress_reads_as_running_of_wanted() -> None:
     assert str(Progress("app", 1, 2)) == "app 1/2"
+
+
+def test_a_proxy_is_not_asked_for_this_machine(
+        serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert rollout.serving_version(serve(200, b'{"version": "1.4.0+57"}')) == "1.4.0+57"

@@ -73,6 +73,7 @@ def test_a_dollar_sign_in_the_file_is_itself(tmp_path: Path) -> None:
     ("USER_NAME", "Ada\x1b[31m", "it should be one line of printable text"),
     ("USER_URL", "example.org", "it should start with http:// or https://"),
     ("USER_URL", "javascript:alert(1)", "it should start with http:// or https://"),
+    ("USER_URL", "http://[::1", "it should start with http:// or https://"),
     ("USER_URL", "http://", "it should start with http:// or https://"),
     ("USER_URL", "https://example.org/\t", "it should be one line of printable text"),
 ])

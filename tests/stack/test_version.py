@@ -41,6 +41,11 @@ def test_a_number_taken_by_another_commit_is_told_apart_by_this_one() -> None:
     assert Version("1.4.0", 57, COMMIT).distinguished().text == "1.4.0+57.g0123456"
 
 
+def test_a_changed_tree_with_a_taken_number_keeps_its_mark() -> None:
+    version = Version("1.4.0", 57, COMMIT, "dirty.89abcdef").distinguished()
+    assert version.text == "1.4.0+57.g0123456.dirty.89abcdef"
+
+
 def test_a_clean_tree_is_numbered_by_its_commits(repository: Repository) -> None:
     head = repository.commit("Go on")
     assert version_of(repository.root) == Version("1.4.0", 2, head)
@@ -174,6 +179,15 @@ def test_a_shallow_clone_has_its_number_from_ci(repository: Repository, tmp_path
     assert version_of(clone.root, CI_PIPELINE_IID="57") == Version("1.4.0", 57, head)
 
 
+def test_a_shallow_clone_is_not_counted(repository: Repository, tmp_path: Path) -> None:
+    repository.commit("Go on")
+    clone = Repository(tmp_path / "shallow")
+    clone.git("clone", "--quiet", "--depth=1", f"file://{repository.root}", ".")
+    assert error_of(lambda: version_of(clone.root)) == (
+        "this clone is shallow, so its commits can't be counted: "
+        "git fetch --unshallow, or set BUILD_NUMBER")
+
+
 def test_a_linked_work_tree_is_a_checkout(repository: Repository, tmp_path: Path) -> None:
     linked = tmp_path / "linked"
     repository.git("worktree", "add", "--quiet", "--detach", str(linked))
@@ -207,7 +221,7 @@ def test_version_txt_is_major_minor_patch(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "", "1.4", "v1.4.0", "1.4.0.1", "01.4.0", "1.4.0-rc1", "1.4.0+57", "1.4.0\n1.5.0"])
+    "", "1.4", "v1.4.0", "1.4.0.1", "01.4.0", "1.1٢.3", "1.4.0-rc1", "1.4.0+57", "1.4.0\n1.5.0"])
 def test_any_other_version_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "version.txt").write_text(text)
     assert error_of(lambda: read_base(tmp_path / "version.txt")) == (
