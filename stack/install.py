@@ -44,18 +44,19 @@ def install_docker(machine: LocalMachine, system: System) -> None:
 def packages(machine: LocalMachine, *names: str) -> None:
     """Install those packages that the distribution has, and their needs only.
 
+    A source that fails doesn't matter as long as the others have what is needed.
     Raises Refused if no package source answers or the first name isn't to be had.
     """
     updated = _update_lists(machine)
-    if not updated.ok:
-        raise Refused(f"no package source answers ({updated.last_line})",
-                      "check the network and the sources with: apt-get update")
     known = [name for name in names
              if machine.run(["apt-cache", "show", "--quiet=2", name]).ok]
-    if names[0] not in known:
-        raise Refused(f"the package sources have no {names[0]}", "check them: apt-get update")
     done = machine.run([*APT, "install", "--yes", "--no-install-recommends", *known],
                        env=NONINTERACTIVE)
+    if not updated.ok and (names[0] not in known or not done.ok):
+        raise Refused(f"no package source answers ({updated.last_line})",
+                      "check the network and the sources with: apt-get update")
+    if names[0] not in known:
+        raise Refused(f"the package sources have no {names[0]}", "check them: apt-get update")
     if not done.ok:
         raise Refused(f"{', '.join(known)} could not be installed ({done.last_line})",
                       "apt-get install " + " ".join(known))

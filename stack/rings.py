@@ -27,7 +27,7 @@ UNIT = Ring("unit", ("tests/app", "tests/stack"))
 SERVICE = Ring("service", ("tests/app",), ("postgresql", "mariadb-server"))
 LAB = Ring("lab", ("tests/lab", "tests/e2e"), (
     "systemd-container", "mmdebstrap", "debian-archive-keyring", "iproute2", "iptables",
-    "openssh-client", "git", "docker.io"))
+    "openssh-client", "git"))
 EVERY = (STYLE, UNIT, SERVICE, LAB)
 
 

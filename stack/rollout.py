@@ -2,26 +2,20 @@
 
 import re
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import docker
 import requests
 from docker.errors import DockerException
 
-from stack import console, records
+from stack import console
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.errors import OperatorError
 from stack.machine import Completed, LocalMachine
+from stack.progress import Progress, progress
 from stack.swarm import STACK
 
 NO_ENGINE = "unix:///nonexistent"
-# Swarm's own words for an update that did not arrive.
-BROKEN_UPDATES = {"paused", "rollback_started", "rollback_paused", "rollback_completed"}
-# Tasks that ended by themselves, rather than being told to.
-BROKEN_TASKS = {"failed", "rejected", "orphaned"}
-GIVEN_UP_AFTER = 3  # such tasks of a new service, which has no update to break
 HELD = 5.0  # seconds for which everything must stay up to be believed
 
 
@@ -31,25 +25,6 @@ class NotArrived(OperatorError):
     def __init__(self, cause: str, log: list[str]) -> None:
         super().__init__(cause)
         self.log = log
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One service's way to what is wanted of it.
-
-    `broken` says why it can't arrive any more; `task` is the one to blame.
-    """
-
-    name: str
-    running: int
-    wanted: int
-    ids: frozenset[str] = frozenset()
-    settled: bool = False
-    broken: str = ""
-    task: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.running}/{self.wanted}"
 
 
 def apply(cli: DockerCli, stack: Stack, *, prune: bool) -> None:
@@ -148,72 +123,6 @@ def _why(client: docker.DockerClient, service: Progress) -> str:
     return f"{status['State']}: {status.get('Err') or status.get('Message', '')}"
 
 
-def progress(client: docker.DockerClient, name: str) -> Progress:
-    """Look at one service of the stack, as Swarm has it now."""
-    service = client.api.inspect_service(f"{STACK}_{name}")
-    tasks = client.api.tasks(filters={"service": service["ID"]})
-    template = _comparable(service["Spec"]["TaskTemplate"])
-    current = [task for task in tasks if _comparable(task["Spec"]) == template]
-    wanted = _wanted(client, service)
-    running = frozenset(task["ID"] for task in tasks if task["DesiredState"] == "running"
-                        and task["Status"]["State"] == "running")
-    up_to_date = running & {task["ID"] for task in current}
-    update = (service.get("UpdateStatus") or {}).get("State", "")
-    suspects = _blamed(service, tasks) if update in BROKEN_UPDATES else current
-    broken = _broken(service, update, suspects)
-    latest = max(current, key=lambda task: str(task["CreatedAt"]), default=None)
-    culprit = _culprit(suspects) or latest
-    return Progress(
-        name, len(up_to_date), wanted, running,
-        settled=len(up_to_date) == len(running) == wanted and update in {"", "completed"},
-        broken=broken, task=culprit["ID"] if culprit else "")
-
-
-def _wanted(client: docker.DockerClient, service: dict[str, Any]) -> int:
-    """Return how many tasks a service should have; a global one has one on each fitting node."""
-    mode = service["Spec"]["Mode"]
-    if "Replicated" in mode:
-        return int(mode["Replicated"]["Replicas"])
-    status = client.api.get(f"{client.api.base_url}/v{client.api.api_version}/services",
-                            params={"status": "true",
-                                    "filters": f'{{"id": ["{service["ID"]}"]}}'}).json()
-    return max(1, int(status[0]["ServiceStatus"]["DesiredTasks"]))
-
-
-def _broken(service: dict[str, Any], update: str, suspects: list[dict[str, Any]]) -> str:
-    culprit = _culprit(suspects)
-    cause = ""
-    if culprit:
-        cause = culprit["Status"].get("Err") or culprit["Status"].get("Message", "")
-    if update in BROKEN_UPDATES:
-        message = service["UpdateStatus"].get("Message", update)
-        return f"{cause or message} (Swarm's update: {update.replace('_', ' ')})"
-    failures = [task for task in suspects if task["Status"]["State"] in BROKEN_TASKS]
-    if not update and len(failures) >= GIVEN_UP_AFTER:
-        return f"{len(failures)} tasks in a row ended: {cause}"
-    return ""
-
-
-def _blamed(service: dict[str, Any], tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the task that Swarm gives as the reason for giving an update up.
-
-    Its definition isn't the service's any more, once Swarm has gone back.
-    """
-    named = re.search(r"task (\w{25})", service["UpdateStatus"].get("Message", ""))
-    return [task for task in tasks if named and task["ID"] == named[1]]
-
-
-def _culprit(tasks: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the task that failed last, or None."""
-    broken = [task for task in tasks if task["Status"]["State"] in BROKEN_TASKS]
-    return max(broken, key=lambda task: str(task["Status"]["Timestamp"]), default=None)
-
-
-def _comparable(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a task's definition without what Swarm fills in for a task."""
-    return {key: value for key, value in spec.items() if key not in {"Networks", "Runtime"}}
-
-
 def task_log(cli: DockerCli, task: str, lines: int = 20) -> list[str]:
     """Return the last lines that a task wrote."""
     if not task:
@@ -246,10 +155,3 @@ def prove(port: int, version: str, timeout: float = 20) -> None:
             raise NotArrived(f"http://127.0.0.1:{port}/version answers {found}, "
                              f"not {version}", [])
         time.sleep(0.3)
-
-
-def tasks_of(client: docker.DockerClient) -> frozenset[str]:
-    """Return the ids of the stack's running tasks."""
-    return frozenset(
-        task["ID"] for service in records.services(client)
-        for task in service.tasks(filters={"desired-state": "running"}))

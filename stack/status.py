@@ -9,6 +9,7 @@ from rich.table import Table
 
 from stack import console, engine, lock, records, rollout, swarm
 from stack.errors import Refused
+from stack.progress import progress
 from stack.release import Target
 
 RUNNING = "running"
@@ -28,7 +29,7 @@ class Row:
         """Look at a service; the last release had it, even if it is gone now."""
         if not exists:
             return cls(name, "-", "-", "missing")
-        now = rollout.progress(target.client, name)
+        now = progress(target.client, name)
         spec = target.client.api.inspect_service(f"{swarm.STACK}_{name}")["Spec"]
         return cls(name, f"{now.running}/{now.wanted}",
                    spec["TaskTemplate"]["ContainerSpec"]["Image"],

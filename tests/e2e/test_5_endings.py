@@ -66,7 +66,7 @@ def test_destroy_with_data_begins_anew(site: Site, address: str) -> None:
 def test_a_first_deploy_that_fails_says_so_and_a_good_one_follows(edited: Site,
                                                                   address: str) -> None:
     edited.fab("destroy --data --yes")
-    edited.replace("stack/images/app/serve", "uwsgi --ini uwsgi.ini", "uwsgi --ini nothing.ini")
+    edited.replace("stack/images/app/serve", "--ini uwsgi.ini", "--ini nothing.ini")
     failed = edited.fab("bootstrap deploy")
     assert failed.code == 5, failed.stdout + failed.stderr
     assert "there is no earlier release to go back to" in lines(failed)[-1]

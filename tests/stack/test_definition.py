@@ -134,8 +134,14 @@ def test_a_declared_network_and_secret_may_be_used(tmp_path: Path) -> None:
     assert load(tmp_path, text).services == {"app": app}
 
 
+def test_a_secret_may_be_used_by_its_bare_name(tmp_path: Path) -> None:
+    text = yaml.safe_dump({**DECLARED, "services": {"app": {"secrets": ["key"]}}})
+    assert load(tmp_path, text).services == {"app": {"secrets": ["key"]}}
+
+
 @pytest.mark.parametrize(("section", "used"), [
-    ("networks", ["data", "edge"]), ("secrets", [{"source": "key"}, {"source": "edge"}])])
+    ("networks", ["data", "edge"]), ("secrets", ["key", "edge"]),
+    ("secrets", [{"source": "key"}, {"source": "edge"}])])
 def test_what_a_service_uses_must_be_declared(
         tmp_path: Path, section: str, used: list[Any]) -> None:
     text = yaml.safe_dump({**DECLARED, "services": {"app": {section: used}}})
@@ -163,6 +169,12 @@ def test_the_job_may_change_no_environment() -> None:
     stack = Stack({**MERGING.content, "x-migrate": {"command": ["migrate"]}})
     assert stack.migrate == {"image": "app:1", "command": ["migrate"],
                              "networks": ["edge", "data"], "environment": {"A": "1", "B": "2"}}
+
+
+@pytest.mark.parametrize("published", [8080, "8080"])
+def test_visitors_open_the_port_that_traefik_publishes_first(published: int | str) -> None:
+    ports = [{"target": 8000, "published": published}, {"target": 8443, "published": 8443}]
+    assert Stack({"services": {"traefik": {"ports": ports}}}).http_port == 8080
 
 
 def test_making_the_job_leaves_the_app_as_it_is() -> None:

@@ -37,6 +37,15 @@ def test_an_error_names_its_cause_and_what_to_do() -> None:
     assert (error.message, error.cause) == ("the disk is full: make room", "the disk is full")
 
 
+def test_a_cause_of_many_lines_becomes_one() -> None:
+    error = OperatorError("  the disk\n\tis   full\n", "make room")
+    assert (error.message, error.cause) == ("the disk is full: make room", "the disk is full")
+
+
+def test_an_error_reads_as_its_line() -> None:
+    assert str(UpdateFailed("the disk is full", "make room")) == "the disk is full: make room"
+
+
 def test_an_error_may_have_no_remedy() -> None:
     assert OperatorError("the disk is full").message == "the disk is full"
 

@@ -146,7 +146,7 @@ def test_what_an_image_cant_do_without_is_missed_before_the_build(
         == f"{missing} is missing: restore it with: git checkout -- {missing}"
 
 
-def test_images_are_built_in_the_exported_tree(
+def test_images_are_built_in_the_snapshots_files(
         repository: Repository, add_command: AddCommand, tmp_path: Path) -> None:
     repository.add_images()
     repository.write(".env", "USER_NAME=Ada\n")
@@ -156,7 +156,7 @@ def test_images_are_built_in_the_exported_tree(
         build = Build("app", "tally/app:1", ".", {}, {})
         images.build(DockerCli(LocalMachine(), str(tmp_path / "commands")), taken, [build])
         where, *files, command = (tmp_path / "said").read_text().splitlines()
-        assert where == str(taken.scratch / "files")
+        assert where == str(taken.files)
     assert set(files) == {".gitignore", "Dockerfile", "app", "stack", "version.txt"}
     assert command == " ".join(["1 --host unix:///var/run/docker.sock build --progress=plain",
                                 *build.command()])

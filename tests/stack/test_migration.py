@@ -9,7 +9,9 @@ import pytest
 
 from stack import definition, migration
 from stack.definition import Stack
+from stack.migration import CONTAINER_LABEL, LABEL
 from stack.settings import ROOT
+from tests.stack.engine_api import Engine, reached
 from tests.stack.failing import error_of
 
 pytestmark = pytest.mark.unit
@@ -94,6 +96,10 @@ def test_the_job_isnt_asked_for_its_health() -> None:
     assert spec()["Healthcheck"]["Test"] == ["NONE"]
 
 
+def test_the_jobs_container_is_labelled_so_that_it_can_be_removed() -> None:
+    assert spec()["Labels"] == {"tally.migration.task": "yes"}
+
+
 def test_the_job_is_on_the_data_network_alone() -> None:
     assert [network["Target"] for network in template(load())["Networks"]] == ["tally_data"]
 
@@ -123,6 +129,20 @@ def test_a_key_that_the_job_doesnt_know_is_refused() -> None:
 @pytest.mark.parametrize("key", ["healthcheck", "ports", "stop_grace_period"])
 def test_a_key_for_running_services_only_changes_nothing(key: str) -> None:
     assert template(with_app(**{key: "value"})) == template(load())
+
+
+def test_every_job_and_its_containers_are_removed_and_nothing_else() -> None:
+    engine = Engine()
+    engine.kinds["services"] = {
+        "a": {"ID": "a", "Spec": {"Name": "tally_migrate-1", "Labels": {LABEL: "1.4.0-57"}}},
+        "b": {"ID": "b", "Spec": {"Name": "tally_migrate-2", "Labels": {LABEL: "1.4.0-58"}}},
+        "c": {"ID": "c", "Spec": {"Name": "tally_app", "Labels": {}}}}
+    engine.kinds["containers"] = {
+        "d": {"Id": "d", "Labels": {CONTAINER_LABEL: "yes"}}, "e": {"Id": "e", "Labels": {}}}
+    with reached(engine) as client:
+        migration.remove_all(client)
+        migration.remove_all(client)
+    assert (set(engine.kinds["services"]), set(engine.kinds["containers"])) == ({"c"}, {"e"})
 
 
 def test_a_volume_other_than_a_tmpfs_is_refused() -> None:

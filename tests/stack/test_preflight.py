@@ -31,10 +31,10 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def refusal(name: str, port: int) -> str:
+def refusal(port: int, choice: str) -> str:
     process = Path("/proc/self/comm").read_text().strip()
     return (f"port {port} is taken by {process} (pid {os.getpid()}): "
-            f"stop it, or choose another: echo {name}={port + 8000} >> .env")
+            f"stop it, or choose another: echo {choice} >> .env")
 
 
 def room(add_command: AddCommand, memory: float, disk: float) -> None:
@@ -46,14 +46,15 @@ def room(add_command: AddCommand, memory: float, disk: float) -> None:
 def test_a_taken_http_port_is_refused_with_its_holder(
         machine: LocalMachine, port: int, free_port: int) -> None:
     settings = Settings(http_port=port, https_port=free_port)
-    assert error_of(lambda: preflight.check_ports(machine, settings)) == refusal("HTTP_PORT", port)
+    assert error_of(lambda: preflight.check_ports(machine, settings)) \
+        == refusal(port, "HTTP_PORT=8080")
 
 
 def test_a_taken_https_port_is_refused_with_its_holder(
         machine: LocalMachine, port: int, free_port: int) -> None:
     settings = Settings(http_port=free_port, https_port=port)
     assert error_of(lambda: preflight.check_ports(machine, settings)) \
-        == refusal("HTTPS_PORT", port)
+        == refusal(port, "HTTPS_PORT=8443")
 
 
 def test_a_port_is_free_again_when_its_holder_has_gone(

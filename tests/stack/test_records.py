@@ -1,22 +1,41 @@
-"""The release before the current one is told from the records."""
+"""What the Swarm remembers of each release, and which of them a rollback brings back."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 
 from stack import records
 from stack.definition import Stack
-from stack.records import Record
+from stack.records import KEPT, Record
+from tests.stack.engine_api import Engine, reached
 
 pytestmark = pytest.mark.unit
 
+RUNNING = {"app": "0123456789abcdef"}
 
-def record(version: str, at: float) -> Record:
-    content = {"services": {"app": {"image": f"app:{version}"}}}
-    return Record(version, "0123456", "ada@example.org", at, 12.5, content, {"app": "0"})
+
+def record(version: str, at: float, content: Mapping[str, Any] | None = None) -> Record:
+    image = {"services": {"app": {"image": f"app:{version}"}}}
+    return Record(version, "0123456", "ada@example.org", at, 12.5, dict(content or image), RUNNING)
 
 
 def history(*versions: str) -> list[Record]:
     """Return a record for each version, newest first."""
     return [record(version, 1000.0 - place) for place, version in enumerate(versions)]
+
+
+def holding(*contents: dict[str, Any]) -> Engine:
+    """Return an engine that remembers these records, in this order."""
+    engine = Engine()
+    engine.kinds["configs"] = {f"id{place}": {"ID": f"id{place}", "Spec": {
+        "Name": f"tally-release-{place}", "Labels": {"tally.release": "1"},
+        "Data": base64.b64encode(json.dumps(content).encode()).decode()}}
+        for place, content in enumerate(contents)}
+    return engine
 
 
 @pytest.mark.parametrize(("versions", "expected"), [
@@ -25,16 +44,77 @@ def history(*versions: str) -> list[Record]:
     (["4", "2", "3", "2", "1"], "2"),  # Rolled back, then mended.
     (["3", "2", "3", "2", "1"], "2"),  # Rolled back, then forward again.
 ])
-def test_the_release_before_is_older_than_what_was_rolled_back(
+def test_a_rollback_goes_back_beyond_what_was_rolled_back(
         versions: list[str], expected: str) -> None:
-    before = records.before_current(history(*versions))
-    assert before and before.version == expected
+    found = records.to_restore(history(*versions), RUNNING)
+    assert found and found.version == expected
 
 
 @pytest.mark.parametrize("versions", [[], ["1"], ["1", "2", "1"]])
 def test_before_the_first_release_there_is_none(versions: list[str]) -> None:
-    assert records.before_current(history(*versions)) is None
+    assert records.to_restore(history(*versions), RUNNING) is None
+
+
+@pytest.mark.parametrize("running", [
+    {}, {"app": "changed"}, {**RUNNING, "postgres": "added"}])
+@pytest.mark.parametrize("versions", [["1"], ["2", "1"], ["1", "2", "1"]])
+def test_a_rollback_of_what_was_never_proven_goes_back_to_the_last_proven(
+        versions: list[str], running: Mapping[str, str]) -> None:
+    releases = history(*versions)
+    assert records.to_restore(releases, running) is releases[0]
+
+
+def test_without_a_proven_release_there_is_none_whatever_runs() -> None:
+    assert records.to_restore([], {"app": "changed"}) is None
+
+
+def test_a_version_with_other_settings_is_another_release() -> None:
+    two, five = ({"services": {"app": {"deploy": {"replicas": count}}}} for count in (2, 5))
+    releases = [record("1", 3.0, five), record("1", 2.0, five), record("1", 1.0, two)]
+    assert records.to_restore(releases, RUNNING) is releases[2]
 
 
 def test_a_record_holds_the_whole_stack() -> None:
     assert record("1", 0).stack == Stack({"services": {"app": {"image": "app:1"}}})
+
+
+def test_releases_are_remembered_newest_first() -> None:
+    first, second, third = record("1", 1.0), record("2", 2.0), record("3", 3.0)
+    with reached(holding(asdict(second), asdict(third), asdict(first))) as client:
+        assert records.history(client) == [third, second, first]
+
+
+def test_what_a_later_version_adds_to_a_record_is_left_out() -> None:
+    with reached(holding({**asdict(record("1", 1.0)), "schema": "0001", "probe": []})) as client:
+        assert records.history(client) == [record("1", 1.0)]
+
+
+def test_other_configs_are_no_records() -> None:
+    engine = holding(asdict(record("1", 1.0)))
+    engine.kinds["configs"]["lock"] = {"ID": "lock", "Spec": {"Name": "tally-lock", "Labels": {}}}
+    with reached(engine) as client:
+        assert records.history(client) == [record("1", 1.0)]
+        records.forget_all(client)
+    assert set(engine.kinds["configs"]) == {"lock"}
+
+
+def test_the_oldest_release_is_forgotten_for_an_eleventh() -> None:
+    releases = [record(str(number), 1000.0 + number / 8) for number in range(KEPT + 1)]
+    with reached(Engine()) as client:
+        for each in releases:
+            records.save(client, each)
+        assert records.history(client) == releases[:0:-1]
+
+
+def test_a_service_that_changes_shows_in_its_hash_alone() -> None:
+    label = {"com.docker.stack.namespace": "tally"}
+    engine = Engine()
+    engine.kinds["services"] = {name: {"ID": name, "Spec": {
+        "Name": f"tally_{name}", "Labels": label, "Image": "one"}} for name in ("app", "postgres")}
+    engine.kinds["services"]["other"] = {"ID": "other", "Spec": {"Name": "other", "Labels": {}}}
+    with reached(engine) as client:
+        before = records.spec_hashes(client)
+        engine.kinds["services"]["app"]["Spec"]["Image"] = "two"
+        after = records.spec_hashes(client)
+    assert set(before) == set(after) == {"app", "postgres"}
+    assert (before["app"] != after["app"], before["postgres"] == after["postgres"]) == (True, True)

@@ -1,9 +1,9 @@
 """What Docker says of a stack is heeded, and what visitors see is believed."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,12 @@ from stack import rollout
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.machine import LocalMachine
-from stack.rollout import NotArrived, Progress
+from stack.progress import Progress
+from stack.rollout import NotArrived
+from tests.stack.engine_api import Engine, reached
 from tests.stack.executables import executable
 from tests.stack.failing import error_of
+from tests.stack.serving import serving
 
 pytestmark = pytest.mark.unit
 
@@ -30,27 +33,20 @@ def cli(folder: Path, *lines: str) -> DockerCli:
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Serve one answer to every request, on the port that is returned."""
-    servers = []
+    with ExitStack() as servers:
+        def begin(status: int, body: bytes) -> int:
+            class Answer(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    self.send_response(status if self.path == "/version" else 404)
+                    self.end_headers()
+                    self.wfile.write(body)
 
-    def begin(status: int, body: bytes) -> int:
-        class Answer(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(status if self.path == "/version" else 404)
-                self.end_headers()
-                self.wfile.write(body)
+                def log_message(self, format: str, *args: object) -> None:
+                    """Keep the test's output clean."""
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Keep the test's output clean."""
+            return servers.enter_context(serving(Answer))
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return server.server_port
-
-    yield begin
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield begin
 
 
 def test_swarm_gets_the_whole_stack(tmp_path: Path) -> None:
@@ -74,6 +70,36 @@ def test_a_stack_that_docker_refuses_did_not_arrive(tmp_path: Path) -> None:
         rollout.apply(docker, STACK, prune=True)
     assert raised.value.cause == "docker stack deploy refused the stack: no such image"
     assert raised.value.log == ["Creating", "no such image"]
+
+
+# Fails with a text until it was called so often; then it accepts.
+FALTERING = ('cat > /dev/null; echo >> {0}/calls', 'if [ $(wc -l < {0}/calls) -le {1} ]; then',
+             '    echo "{2}" >&2; exit 1', 'fi')
+OUT_OF_SEQUENCE = "Error response from daemon: rpc error: desc = update out of sequence"
+
+
+def faltering(folder: Path, failures: int, text: str) -> DockerCli:
+    return cli(folder, *(line.format(folder, failures, text) for line in FALTERING))
+
+
+def calls(folder: Path) -> int:
+    return len((folder / "calls").read_text().splitlines())
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_service_that_swarm_changed_meanwhile_is_handed_over_again(
+        tmp_path: Path, failures: int) -> None:
+    rollout.apply(faltering(tmp_path, failures, OUT_OF_SEQUENCE), STACK, prune=True)
+    assert calls(tmp_path) == failures + 1
+
+
+@pytest.mark.parametrize(("text", "expected"), [(OUT_OF_SEQUENCE, 4), ("no such image", 1)])
+def test_a_refusal_is_final_at_once_or_after_four_tries(
+        tmp_path: Path, text: str, expected: int) -> None:
+    docker = faltering(tmp_path, 9, text)
+    assert error_of(lambda: rollout.apply(docker, STACK, prune=True), NotArrived) \
+        == f"docker stack deploy refused the stack: {text}"
+    assert calls(tmp_path) == expected
 
 
 @pytest.mark.parametrize("warning", [
@@ -150,12 +176,24 @@ def test_another_version_is_not_believed(serve: Serve) -> None:
         == f"http://127.0.0.1:{port}/version answers 1.3.0+56, not 1.4.0+57"
 
 
-def test_progress_reads_as_running_of_wanted() -> None:
-    assert str(Progress("app", 1, 2)) == "app 1/2"
-
-
 def test_a_proxy_is_not_asked_for_this_machine(
         serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     assert rollout.serving_version(serve(200, b'{"version": "1.4.0+57"}')) == "1.4.0+57"
+
+
+def test_an_engine_that_doesnt_answer_just_now_leaves_every_service_unsettled() -> None:
+    stack = Stack({"services": {"app": {}, "postgres": {}}})
+    engine = Engine(failing=True)
+    with reached(engine) as client:
+        failing = rollout.look(client, stack)
+    gone = rollout.look(client, stack)
+    assert failing == gone == [Progress("app", 0, 0), Progress("postgres", 0, 0)]
+
+
+def test_a_service_that_never_settles_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    with reached(Engine(failing=True)) as client:
+        assert error_of(lambda: rollout.wait(client, cli(tmp_path), STACK, timeout=0),
+                        NotArrived) \
+            == "not steady after 0 s: app 0/0 (it has no task that is up to date)"

@@ -52,6 +52,29 @@ def test_an_empty_value_is_the_default(tmp_path: Path) -> None:
     assert load(tmp_path, "HTTP_PORT=\nUSER_NAME=\n", APP_REPLICAS="") == Settings()
 
 
+def test_an_empty_environment_variable_leaves_the_file_its_say(tmp_path: Path) -> None:
+    assert load(tmp_path, "HTTP_PORT=8080\n", HTTP_PORT="").http_port == 8080
+
+
+@pytest.mark.parametrize("line", [
+    "BASE=debian:trixie-slim", "CA_BUNDLE=/etc/ssl/ca.pem", "COMPOSE_PROJECT_NAME=tally"])
+def test_what_docker_compose_reads_from_the_same_file_is_let_be(tmp_path: Path, line: str) -> None:
+    assert load(tmp_path, f"{line}\nHTTP_PORT=8080\n") == Settings(http_port=8080)
+
+
+@pytest.mark.parametrize(("line", "name"), [
+    ("HTTP_PROT=8080", "HTTP_PROT"), ("http_port=8080", "http_port"),
+    ("DATABASE_URL=", "DATABASE_URL"), ("HTTP_PORT", "HTTP_PORT"),
+    ("export HTTP_PORT", "HTTP_PORT"), ("COMPOSE_FILE", "COMPOSE_FILE")])
+def test_a_line_that_sets_no_setting_is_refused(tmp_path: Path, line: str, name: str) -> None:
+    assert error(tmp_path, f"HTTPS_PORT=8443\n{line}\n") \
+        == f".env: {name!r} isn't a setting: see .env.example"
+
+
+def test_the_environment_may_hold_anything(tmp_path: Path) -> None:
+    assert load(tmp_path, HTTP_PROT="8080") == Settings()
+
+
 def test_a_dollar_sign_in_the_file_is_itself(tmp_path: Path) -> None:
     assert load(tmp_path, "USER_NAME=${HOME} & $Co\n").user_name == "${HOME} & $Co"
 

@@ -20,11 +20,10 @@ def version_of(root: Path, **environ: str) -> Version:
 
 
 def files_of(root: Path) -> dict[str, str]:
-    """Return what an exported snapshot holds."""
+    """Return what a snapshot's directory holds."""
     with snapshot(root, LocalMachine()) as taken:
-        exported = taken.export()
-        return {str(path.relative_to(exported)): path.read_text()
-                for path in exported.rglob("*") if path.is_file()}
+        return {str(path.relative_to(taken.files)): path.read_text()
+                for path in taken.files.rglob("*") if path.is_file()}
 
 
 def test_a_version_is_written_with_a_plus_and_tagged_with_a_hyphen() -> None:
@@ -110,18 +109,27 @@ def test_this_projects_settings_file_is_no_part_of_the_tree(repository: Reposito
     assert ".env" not in files_of(repository.root)
 
 
-def test_an_export_holds_the_files_as_they_are_now(repository: Repository) -> None:
+def test_a_snapshot_holds_the_files_as_they_are_now(repository: Repository) -> None:
     repository.write("version.txt", "1.5.0\n")
     repository.write("app/new page.html", "new")
     (repository.root / ".gitignore").unlink()
     assert files_of(repository.root) == {"version.txt": "1.5.0\n", "app/new page.html": "new"}
 
 
-def test_an_export_keeps_what_is_executable(repository: Repository) -> None:
+def test_a_change_after_the_snapshot_is_no_part_of_it(repository: Repository) -> None:
+    with snapshot(repository.root, LocalMachine()) as taken:
+        repository.write("version.txt", "1.5.0\n")
+        repository.write("new.html", "new")
+        assert taken.version({}).text == "1.4.0+1"
+        assert (taken.files / "version.txt").read_text() == "1.4.0\n"
+        assert not (taken.files / "new.html").exists()
+
+
+def test_a_snapshot_keeps_what_is_executable(repository: Repository) -> None:
     repository.write("serve", "#!/bin/sh\n")
     (repository.root / "serve").chmod(0o755)
     with snapshot(repository.root, LocalMachine()) as taken:
-        assert (taken.export() / "serve").stat().st_mode & 0o111 == 0o111
+        assert (taken.files / "serve").stat().st_mode & 0o111 == 0o111
 
 
 def test_a_folders_content_differs_only_with_what_is_in_it(repository: Repository) -> None:
@@ -154,13 +162,13 @@ def test_the_repository_is_never_written_to(repository: Repository, change: str)
     with snapshot(repository.root, LocalMachine()) as taken:
         assert taken.version({}).build == 2
         assert taken.content("Dockerfile")
-        taken.export()
+        assert (taken.files / "Dockerfile").is_file()
     assert repository.state() == before
 
 
 def test_the_scratch_files_are_gone_afterwards(repository: Repository) -> None:
     with snapshot(repository.root, LocalMachine()) as taken:
-        scratch = taken.export().parent
+        scratch = taken.files.parent
         assert scratch.is_dir()
     assert not scratch.exists()
 

@@ -1,0 +1,149 @@
+"""A service's progress is judged by the state of its tasks, and its culprit is named."""
+
+from typing import Any
+
+import pytest
+
+from stack.progress import BROKEN_UPDATES, Progress, progress
+from tests.stack.engine_api import Engine, reached
+
+pytestmark = pytest.mark.unit
+
+NEW, OLD = {"ContainerSpec": {"Image": "app:2"}}, {"ContainerSpec": {"Image": "app:1"}}
+Task = dict[str, Any]
+
+
+def identity(place: int) -> str:
+    """Return an id as long as Swarm's own."""
+    return f"task{place:021}"
+
+
+def task(state: str, spec: dict[str, Any], place: int, error: str = "") -> Task:
+    """Return a task as Swarm tells of it, made in this minute; most have no container yet."""
+    ended = state in {"failed", "rejected", "shutdown", "complete"}
+    return {"ID": identity(place), "ServiceID": "s", "Spec": {**spec, "Runtime": "container"},
+            "CreatedAt": f"2026-01-01T00:{place:02}:00.123456789Z",
+            "DesiredState": "shutdown" if ended else "running",
+            "Status": {"State": state, "Timestamp": f"2026-01-01T00:{place:02}:01.5Z",
+                       "Err": error, "Message": "started"}}
+
+
+def crash(seconds: int, minute: int = 0) -> Task:
+    """Return a task of the new definition that failed at once, at this time."""
+    at = f"2026-01-01T00:{minute:02}:{seconds:02}Z"
+    failed = task("failed", NEW, 100 + minute * 60 + seconds, f"exit code {seconds}")
+    return with_container({**failed, "CreatedAt": at,
+                           "Status": {**failed["Status"], "Timestamp": at}})
+
+
+def with_container(given: Task, container: str = "gone") -> Task:
+    status = {**given["Status"], "ContainerStatus": {"ContainerID": container}}
+    return {**given, "Status": status}
+
+
+def given_up(state: str, place: int | None = None) -> dict[str, str]:
+    """Return an update's status, with the task that Swarm gives as its reason."""
+    why = "" if place is None else f" due to failure or early termination of task {identity(place)}"
+    return {"State": state, "Message": f"update given up{why}"}
+
+
+def seen(*tasks: Task, update: dict[str, str] | None = None, health: dict[str, Any] | None = None,
+         replicas: int = 2) -> Progress:
+    """Return how the service looks with these tasks; `health` is the container "here"'s."""
+    engine = Engine()
+    engine.kinds["services"]["s"] = {"ID": "s", "UpdateStatus": update, "Spec": {
+        "Name": "tally_app", "TaskTemplate": NEW, "Mode": {"Replicated": {"Replicas": replicas}}}}
+    engine.kinds["tasks"] = {each["ID"]: each for each in tasks}
+    engine.kinds["containers"] = {"here": {"Id": "here", "State": {"Health": health or {}}}}
+    with reached(engine) as client:
+        return progress(client, "app")
+
+
+def test_progress_reads_as_running_of_wanted() -> None:
+    assert str(Progress("app", 1, 2)) == "app 1/2"
+
+
+def test_a_service_has_settled_when_just_its_new_tasks_run() -> None:
+    found = seen(task("running", NEW, 1), task("running", NEW, 2), task("shutdown", OLD, 0))
+    running = frozenset({identity(1), identity(2)})
+    assert found == Progress("app", 2, 2, running, settled=True, task=identity(2))
+
+
+@pytest.mark.parametrize("tasks", [
+    [task("running", NEW, 1)],
+    [task("running", NEW, 1), task("running", OLD, 0)],
+    [task("running", NEW, 1), task("starting", NEW, 2)],
+    [task("running", NEW, 1), task("running", NEW, 2), task("running", OLD, 0)]])
+def test_a_service_that_isnt_just_its_new_tasks_has_not_settled(tasks: list[Task]) -> None:
+    found = seen(*tasks)
+    assert (found.settled, found.broken) == (False, "")
+
+
+def test_an_update_that_swarm_still_watches_has_not_settled() -> None:
+    found = seen(task("running", NEW, 1), task("running", NEW, 2), update={"State": "updating"})
+    assert (found.running, found.settled, found.broken) == (2, False, "")
+
+
+@pytest.mark.parametrize("state", sorted(BROKEN_UPDATES))
+def test_an_update_that_swarm_gave_up_is_broken_and_blames_the_task_it_names(state: str) -> None:
+    found = seen(task("running", OLD, 0), with_container(task("failed", NEW, 1, "exit code 3")),
+                 with_container(task("failed", OLD, 2, "of another update")),
+                 update=given_up(state, 1))
+    assert (found.settled, found.task) == (False, identity(1))
+    assert found.broken == f"exit code 3 (Swarm's update: {state.replace('_', ' ')})"
+
+
+def test_an_update_that_swarm_gave_up_is_broken_even_if_every_task_runs() -> None:
+    found = seen(*(with_container(task("running", NEW, place)) for place in (1, 2)),
+                 update=given_up("rollback_completed"))
+    assert not found.settled
+    assert found.broken.endswith("(Swarm's update: rollback completed)")
+
+
+def test_an_update_without_a_task_says_so() -> None:
+    assert seen(update=given_up("paused")).broken \
+        == "no task of it was started (Swarm's update: paused)"
+
+
+@pytest.mark.parametrize(("output", "cause"), [
+    ("the schema is 0001\n", "unhealthy: the schema is 0001"),
+    ("\n", "unhealthy: its health check failed")])
+def test_a_task_that_was_stopped_for_its_health_is_explained_by_its_last_check(
+        output: str, cause: str) -> None:
+    health = {"Status": "unhealthy", "Log": [{"Output": "early"}, {"Output": output}]}
+    found = seen(with_container(task("complete", NEW, 1), "here"), health=health,
+                 update=given_up("rollback_started", 1))
+    assert found.broken == f"{cause} (Swarm's update: rollback started)"
+
+
+@pytest.mark.parametrize("health", [
+    None, {"Status": "healthy", "Log": [{"Output": "ok"}]}, {"Status": "unhealthy", "Log": []}])
+def test_a_task_whose_health_says_nothing_is_explained_by_swarm(
+        health: dict[str, Any] | None) -> None:
+    found = seen(with_container(task("failed", NEW, 1, "exit code 3"), "here"), health=health,
+                 update=given_up("paused", 1))
+    assert found.broken == "exit code 3 (Swarm's update: paused)"
+
+
+def test_a_new_service_may_fail_twice() -> None:
+    assert seen(crash(1), crash(2)).broken == ""
+
+
+def test_a_new_service_that_fails_again_and_again_is_broken_by_the_last_failure() -> None:
+    found = seen(crash(3), crash(1), crash(2), task("starting", NEW, 1))
+    assert (found.broken, found.task) == ("3 tasks in a row ended: exit code 3", identity(103))
+
+
+def test_failures_of_long_ago_are_no_loop() -> None:
+    found = seen(crash(1), crash(2), crash(3, minute=5), task("starting", NEW, 6))
+    assert (found.settled, found.broken) == (False, "")
+
+
+def test_a_service_that_runs_again_after_failures_has_settled() -> None:
+    found = seen(crash(1), crash(2), crash(3), task("running", NEW, 1), replicas=1)
+    assert (found.settled, found.broken) == (True, "")
+
+
+def test_failures_of_the_old_definition_say_nothing_about_the_new() -> None:
+    old = [{**crash(second), "Spec": OLD} for second in (1, 2, 3)]
+    assert seen(*old, task("starting", NEW, 1)).broken == ""

@@ -1,0 +1,79 @@
+"""A ring is pytest on its folders, and ends as pytest ends."""
+
+import os
+from pathlib import Path
+
+import pytest
+from invoke.exceptions import Exit
+
+from stack import rings
+from stack.machine import LocalMachine
+from stack.rings import Ring
+from tests.stack.conftest import AddCommand
+
+pytestmark = pytest.mark.unit
+
+# Writes what it was asked to do, and fails where a file says so.
+TESTS = """
+import pathlib, pytest
+
+@pytest.mark.{marker}
+def test_one():
+    with open("ran", "a") as ran:
+        ran.write("{folder} {marker}\\n")
+    assert not pathlib.Path("broken").exists()
+"""
+QUICK, SLOW = Ring("quick", ("one", "both")), Ring("slow", ("both", "two"))
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of its own, in which each folder has a test of each ring."""
+    monkeypatch.setattr(rings, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-qq")
+    (tmp_path / "setup.cfg").write_text("[tool:pytest]\nmarkers =\n    quick\n    slow\n")
+    for folder in ("one", "both", "two"):
+        for marker in ("quick", "slow"):
+            path = tmp_path / folder / f"test_{folder}_{marker}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(TESTS.format(folder=folder, marker=marker))
+    return tmp_path
+
+
+def test_a_ring_runs_its_own_tests_in_its_own_folders(project: Path) -> None:
+    rings.run(QUICK)
+    assert (project / "ran").read_text().splitlines() == ["one quick", "both quick"]
+
+
+def test_rings_run_together_and_a_shared_folder_once(project: Path) -> None:
+    rings.run(QUICK, SLOW)
+    assert (project / "ran").read_text().splitlines() == [
+        "one quick", "one slow", "both quick", "both slow", "two quick", "two slow"]
+
+
+def test_a_failed_ring_ends_the_command_with_pytests_code(project: Path) -> None:
+    (project / "broken").touch()
+    with pytest.raises(Exit) as raised:
+        rings.run(QUICK)
+    assert raised.value.code == 1
+
+
+def test_a_ring_without_a_test_fails_too() -> None:
+    with pytest.raises(Exit) as raised:
+        rings.run(Ring("quick", ("two/test_two_slow.py",)))
+    assert raised.value.code == 5
+
+
+def test_root_leaves_nothing_in_the_checkout_that_its_owner_cant_remove(
+        project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    rings.run(QUICK)
+    assert [path.name for path in project.rglob("*cache*")] == []
+
+
+@pytest.mark.parametrize(("said", "installed"), [
+    ("installed", True), ("config-files", False), ("", False)])
+def test_a_package_counts_as_installed_once_it_is_configured(
+        machine: LocalMachine, add_command: AddCommand, said: str, installed: bool) -> None:
+    add_command("dpkg-query", f"printf '%s' '{said}'")
+    assert rings.is_installed(machine, "postgresql") is installed
