@@ -5,7 +5,7 @@ from invoke.collection import Collection
 
 from stack import bootstrap as bootstrapping
 from stack import destroy as destroying
-from stack import release, rings
+from stack import lab, memory, release, rings
 from stack import status as watching
 
 
@@ -27,10 +27,10 @@ def deploy(context: Connection) -> None:
     release.deploy()
 
 
-@task
-def rollback(context: Connection) -> None:
+@task(help={"to": "a version that ./fab releases lists, instead of the one before"})
+def rollback(context: Connection, to: str = "") -> None:
     """Bring the release before this one back, whole."""
-    release.rollback()
+    release.rollback(to)
 
 
 @task
@@ -83,6 +83,44 @@ def test_lab(context: Connection) -> None:
     rings.run(rings.LAB)
 
 
+@task
+def releases(context: Connection) -> None:
+    """List the releases that a rollback can choose from, the newest first."""
+    memory.releases()
+
+
+@task(name="status")
+def lock_status(context: Connection) -> None:
+    """Say who holds the deploy lock."""
+    memory.lock_status()
+
+
+@task(name="release", help={"yes": "don't ask"})
+def lock_release(context: Connection, yes: bool = False) -> None:
+    """Take the deploy lock from its holder, after asking."""
+    memory.lock_release(yes)
+
+
+@task(name="up", help={"machines": "how many"})
+def lab_up(context: Connection, machines: str = "1") -> None:
+    """Boot test machines that stay until lab.down."""
+    lab.run("up", "--machines", machines)
+
+
+@task(name="ssh", help={"name": "the machine", "user": "deploy or root"})
+def lab_ssh(context: Connection, name: str = "machine1", user: str = "deploy") -> None:
+    """Log in to a test machine."""
+    lab.run("ssh", "--user", user, name)
+
+
+@task(name="down")
+def lab_down(context: Connection) -> None:
+    """End the test machines and remove all traces of them."""
+    lab.run("down")
+
+
 namespace = Collection(
-    bootstrap, build, deploy, rollback, status, logs, destroy,
+    bootstrap, build, deploy, rollback, releases, status, logs, destroy,
+    Collection("lock", lock_status, lock_release),
+    Collection("lab", lab_up, lab_ssh, lab_down),
     Collection("test", test_all, test_style, test_unit, test_service, test_lab))

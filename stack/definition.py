@@ -68,7 +68,8 @@ def load(path: Path, variables: Mapping[str, str | int]) -> Stack:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Refused(f"{path.name}, line {line}: {error.problem}") from error
-    except yaml.YAMLError as error:
+    # Dates that there are not, and numbers too long to read, are plain ValueErrors.
+    except (yaml.YAMLError, ValueError) as error:
         raise Refused(f"{path.name}: {str(error).splitlines()[0]}") from error
     _check_shape(path.name, content)
     return Stack(_map_strings(content, lambda text: _fill(path.name, text, variables)))

@@ -42,9 +42,16 @@ class Holder:
     def expired(self) -> bool:
         return time.time() > self.expires
 
+    @property
+    def until(self) -> str:
+        return _utc(self.expires)
+
     def __str__(self) -> str:
-        since = datetime.fromtimestamp(self.since, timezone.utc)
-        return f"{self.who} since {since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.who} since {_utc(self.since)}"
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def whoami() -> str:
@@ -63,6 +70,11 @@ def holder(client: docker.DockerClient) -> Holder | None:
             return Holder(str(config.id), labels["who"], float(labels["since"]),
                           float(labels["expires"]))
     return None
+
+
+def free(client: docker.DockerClient, found: Holder) -> None:
+    """Take the lock from its holder, who ends at the next look at it."""
+    _remove(client, found.config_id)
 
 
 class Lock:

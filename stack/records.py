@@ -80,6 +80,11 @@ def to_restore(history: list[Record], running: Mapping[str, str]) -> Record | No
     return next(iter(history[last + 1:]), None)
 
 
+def named(history: list[Record], version: str) -> Record | None:
+    """Return the newest record of a version, or None."""
+    return next((record for record in history if record.version == version), None)
+
+
 def save(client: docker.DockerClient, record: Record) -> None:
     """Remember a release and forget the oldest beyond the last ten."""
     client.configs.create(name=_name(record), data=json.dumps(asdict(record)).encode(),

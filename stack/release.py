@@ -253,16 +253,18 @@ def unused(target: Target, history: list[Record]) -> list[str]:
 
 
 @engine.in_one_line
-def rollback() -> None:
-    """Bring the release before this one back, whole."""
+def rollback(to: str = "") -> None:
+    """Bring the release before this one back, whole, or the one of the version `to`."""
     target = Target.local("./fab rollback")
     swarm.require_manager(target.client)
     with lock.hold(target.client):
         began = time.time()
         history = records.history(target.client)
-        earlier = records.to_restore(history, records.spec_hashes(target.client))
+        earlier = records.named(history, to) if to else \
+            records.to_restore(history, records.spec_hashes(target.client))
         if earlier is None:
-            raise Refused("there is no earlier release to go back to", "./fab status")
+            raise Refused(f"no release {to} is remembered" if to else
+                          "there is no earlier release to go back to", "./fab releases")
         check_restorable(target, earlier)
         console.heading(f"Roll back to {earlier.version}")
         with telling_if_interrupted():

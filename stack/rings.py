@@ -33,16 +33,9 @@ EVERY = (STYLE, UNIT, SERVICE, LAB)
 
 def run(*rings: Ring) -> None:
     """Install what the rings need, run pytest on them, and end as it ends if it fails."""
-    machine = LocalMachine()
-    missing = [package for ring in rings for package in ring.packages
-               if not is_installed(machine, package)]
     if any(ring.packages for ring in rings):
         require_root("testing with real services and machines")
-    if missing:
-        with console.step("packages") as current:
-            current.doing(f"installing {', '.join(missing)}")
-            install.packages(machine, *missing)
-            current.changed("installed")
+    install_packages(*rings)
     markers = " or ".join(ring.marker for ring in rings)
     folders = list(dict.fromkeys(folder for ring in rings for folder in ring.folders))
     sys.stdout.flush()
@@ -53,6 +46,18 @@ def run(*rings: Ring) -> None:
         cwd=ROOT, env={**os.environ, **(clean if os.geteuid() == 0 else {})}).returncode
     if code:
         raise Exit(code=code)
+
+
+def install_packages(*rings: Ring) -> None:
+    """Install the Debian packages of some rings that aren't there yet."""
+    machine = LocalMachine()
+    missing = [package for ring in rings for package in ring.packages
+               if not is_installed(machine, package)]
+    if missing:
+        with console.step("packages") as current:
+            current.doing(f"installing {', '.join(missing)}")
+            install.packages(machine, *missing)
+            current.changed("installed")
 
 
 def is_installed(machine: LocalMachine, package: str) -> bool:

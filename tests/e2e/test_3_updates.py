@@ -77,6 +77,29 @@ def test_rollback_brings_the_release_before_back(site: Site, address: str) -> No
     assert site.visit(address).visits > before.visits
 
 
+def test_releases_are_remembered_and_can_be_named(site: Site) -> None:
+    listed = [line.split()[0] for line in site.fab("releases").stdout.splitlines()[1:]]
+    assert len(listed) == 3 and listed[0] == listed[2] == site.version()
+    refused = site.fab("rollback --to 9.9.9+9")
+    assert (refused.code, lines(refused)) == (
+        1, ["no release 9.9.9+9 is remembered: ./fab releases"])
+    assert site.fab(f"rollback --to {listed[1]}").code == 0
+    assert site.version() == listed[1]
+    assert site.fab("rollback").code == 0
+    assert site.version() == listed[0]
+
+
+def test_a_lock_is_taken_from_its_holder_when_told(site: Site) -> None:
+    assert site.fab("lock.status").stdout == "free\n"
+    site.sh("docker config create --label who=nobody --label since=1 --label expires=9999999999 "
+            "tally-lock /etc/hostname")
+    held = site.fab("deploy")
+    assert held.code == 7 and "nobody since 1970-01-01 00:00:01 UTC holds the lock" in held.stderr
+    assert site.fab("lock.release").code == 1
+    assert site.fab("lock.release --yes").stdout.startswith("freed: nobody")
+    assert site.fab("deploy").code == 0
+
+
 def test_a_failing_migration_leaves_the_application_untouched(edited: Site, address: str) -> None:
     version, tasks = edited.version(), edited.tasks()
     head = edited.query("SELECT version_num FROM alembic_version")
@@ -132,6 +155,7 @@ def test_a_deploy_killed_in_the_middle_is_completed_by_the_next(edited: Site,
         held = edited.fab("deploy")
         assert held.code == 7, held.stdout + held.stderr
         assert "holds the lock" in lines(held)[-1]
+        assert edited.fab("lock.status").stdout.startswith("root@newcomer (pid ")
         time.sleep(45)
         done = edited.fab("deploy")
     assert done.code == 0, done.stdout + done.stderr
@@ -142,7 +166,8 @@ def test_a_deploy_killed_in_the_middle_is_completed_by_the_next(edited: Site,
 def test_of_two_deploys_at_once_the_second_ends_at_once(edited: Site) -> None:
     edited.replace("app/templates/base.html", "</main>", "<p>Two at once</p></main>")
     edited.sh("{ (./fab deploy > /tmp/first.log 2>&1; echo ended $? >> /tmp/first.log) "
-              "> /dev/null 2>&1 & } && until grep -q 'preflight .*passed' /tmp/first.log; do sleep 0.1; done")
+              "> /dev/null 2>&1 & } && "
+              "until grep -q 'preflight .*passed' /tmp/first.log; do sleep 0.1; done")
     began = time.monotonic()
     second = edited.fab("deploy")
     assert time.monotonic() - began < 3

@@ -69,8 +69,10 @@ def _name(each: dict[str, Any]) -> str:
 def _matches(each: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
     labels = each.get("Labels") or each.get("Spec", {}).get("Labels") or {}
     given = {"label": {*labels, *(f"{key}={value}" for key, value in labels.items())},
-             "name": {_name(each)}, "service": {each.get("ServiceID")}}
-    return all(value in given[key] for key, values in wanted.items() for value in values)
+             "service": {each.get("ServiceID")}}
+    # An engine takes a name for the beginning of one.
+    return all(_name(each).startswith(value) if key == "name" else value in given[key]
+               for key, values in wanted.items() for value in values)
 
 
 @contextmanager

@@ -179,10 +179,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 def kill_when(checkout: Checkout, condition: Callable[[], bool]) -> None:
     """Start ./fab and kill it, and whatever it started, once a condition holds."""
     started = checkout.start("status")
-    wait_for(condition)
+    wait_for(lambda: condition() or started.poll() is not None)
+    assert started.poll() is None
     os.killpg(started.pid, signal.SIGKILL)
-    # Fabric hadn't begun.
-    assert started.communicate()[0] == ""
+    started.communicate()
 
 
 def mark(checkout: Checkout) -> Path:

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import docker
 import pytest
@@ -137,15 +138,26 @@ def test_a_command_that_fails_frees_the_lock(client: docker.DockerClient) -> Non
     assert holder(client) is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGHUP])
+def deadly(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal that ends a command, but not the tests."""
+    number: signal.Signals = request.param
+    before = signal.signal(number, survive)
+    yield number
+    signal.signal(number, before)
+
+
+def survive(number: int, frame: FrameType | None) -> None:
+    """Take a signal and go on."""
+
+
 def test_a_cancelled_command_ends_and_frees_the_lock(
-        client: docker.DockerClient, number: signal.Signals) -> None:
-    before = signal.getsignal(number)
+        client: docker.DockerClient, deadly: signal.Signals) -> None:
     with pytest.raises(SystemExit) as raised, hold(client):
-        os.kill(os.getpid(), number)
-        time.sleep(10)
-    assert (raised.value.code, holder(client)) == (128 + number, None)
-    assert signal.getsignal(number) is before
+        os.kill(os.getpid(), deadly)
+        time.sleep(1)
+    assert (raised.value.code, holder(client)) == (128 + deadly, None)
+    assert signal.getsignal(deadly) is survive
 
 
 def test_a_lock_is_renewed_while_it_is_held(

@@ -88,6 +88,7 @@ def test_an_update_that_swarm_still_watches_has_not_settled() -> None:
 def test_an_update_that_swarm_gave_up_is_broken_and_blames_the_task_it_names(state: str) -> None:
     found = seen(task("running", OLD, 0), with_container(task("failed", NEW, 1, "exit code 3")),
                  with_container(task("failed", OLD, 2, "of another update")),
+                 with_container(task("running", NEW, 3)),
                  update=given_up(state, 1))
     assert (found.settled, found.task) == (False, identity(1))
     assert found.broken == f"exit code 3 (Swarm's update: {state.replace('_', ' ')})"

@@ -31,6 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of its own, in which each folder has a test of each ring."""
     monkeypatch.setattr(rings, "ROOT", tmp_path)
     monkeypatch.setenv("PYTEST_ADDOPTS", "-qq")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     (tmp_path / "setup.cfg").write_text("[tool:pytest]\nmarkers =\n    quick\n    slow\n")
     for folder in ("one", "both", "two"):
         for marker in ("quick", "slow"):

@@ -1,0 +1,51 @@
+"""Show what the cluster remembers: its releases, and who holds the lock."""
+
+from datetime import datetime, timezone
+
+from rich.table import Table
+
+from stack import console, engine, lock, records, swarm
+from stack.errors import Refused
+from stack.release import Target
+
+
+@engine.in_one_line
+def releases() -> None:
+    """List the proven releases, the newest first; the first one is the current."""
+    target = Target.local("./fab releases")
+    swarm.require_manager(target.client)
+    history = records.history(target.client)
+    if not history:
+        raise Refused("no release is remembered here", "./fab deploy")
+    table = Table("version", "proven at (UTC)", "took", "by", "commit", box=None, pad_edge=False)
+    for record in history:
+        at = datetime.fromtimestamp(record.at, timezone.utc)
+        table.add_row(record.version, f"{at:%Y-%m-%d %H:%M:%S}", f"{record.seconds:.0f} s",
+                      record.who, record.commit[:12])
+    console.table(table)
+
+
+@engine.in_one_line
+def lock_status() -> None:
+    """Say who holds the lock, since when and how long at most without a sign of life."""
+    found = _holder()
+    console.say(f"{found}; expires {found.until} unless renewed" if found else "free")
+
+
+@engine.in_one_line
+def lock_release(yes: bool) -> None:
+    """Take the lock from whoever holds it, after asking."""
+    found = _holder()
+    if found is None:
+        console.say("free already")
+        return
+    if not yes and not console.confirm(f"Take the lock from {found}?"):
+        raise Refused("nothing was changed", "answer y, or say --yes")
+    lock.free(engine.connect(), found)
+    console.say(f"freed: {found} had it")
+
+
+def _holder() -> lock.Holder | None:
+    target = Target.local("./fab lock")
+    swarm.require_manager(target.client)
+    return lock.holder(target.client)
