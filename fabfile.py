@@ -21,10 +21,10 @@ def build(context: Connection) -> None:
     release.build_images()
 
 
-@task
-def deploy(context: Connection) -> None:
+@task(help={"probe-budget": "how many requests may fail meanwhile; any number if not given"})
+def deploy(context: Connection, probe_budget: str = "") -> None:
     """Build, migrate, update and prove; give the old release back if that fails."""
-    release.deploy()
+    release.deploy(probe_budget)
 
 
 @task(help={"to": "a version that ./fab releases lists, instead of the one before"})

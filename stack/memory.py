@@ -17,12 +17,19 @@ def releases() -> None:
     history = records.history(target.client)
     if not history:
         raise Refused("no release is remembered here", "./fab deploy")
-    table = Table("version", "proven at (UTC)", "took", "by", "commit", box=None, pad_edge=False)
+    table = Table("version", "proven at (UTC)", "took", "requests failed", "by", "commit",
+                  box=None, pad_edge=False)
     for record in history:
         at = datetime.fromtimestamp(record.at, timezone.utc)
         table.add_row(record.version, f"{at:%Y-%m-%d %H:%M:%S}", f"{record.seconds:.0f} s",
-                      record.who, record.commit[:12])
+                      _failures(record), record.who, record.commit[:12])
     console.table(table)
+
+
+def _failures(record: records.Record) -> str:
+    if record.probe is None:
+        return "-"
+    return f"{record.probe['failures']} of {record.probe['requests']}"
 
 
 @engine.in_one_line

@@ -11,6 +11,7 @@ from typing import Any
 import docker
 
 from stack.definition import Stack
+from stack.probe import Report
 from stack.swarm import STACK
 
 LABEL = "tally.release"
@@ -23,6 +24,7 @@ class Record:
 
     `content` is the whole rendered stack; `specs` maps each service to the hash
     of its definition as Docker held it then, so that a later change by hand shows.
+    `probe` is what the site's watcher met, if the site served before.
     """
 
     version: str
@@ -32,6 +34,7 @@ class Record:
     seconds: float
     content: dict[str, Any]
     specs: Mapping[str, str]
+    probe: Mapping[str, float] | None = None
 
     @property
     def stack(self) -> Stack:
@@ -100,11 +103,11 @@ def forget_all(client: docker.DockerClient) -> None:
 
 
 def make(client: docker.DockerClient, *, version: str, commit: str, who: str, began: float,
-         stack: Stack) -> Record:
+         stack: Stack, probe: Report | None) -> Record:
     """Make the record of what runs now; `began` is when its deploy began, in Unix time."""
     now = time.time()
     return Record(version, commit, who, now, round(now - began, 1), stack.content,
-                  spec_hashes(client))
+                  spec_hashes(client), asdict(probe) if probe else None)
 
 
 def _name(record: Record) -> str:

@@ -1,16 +1,19 @@
 """From a checkout to a proven release: lock, preflight, build, migrate, update, verdict."""
 
+import math
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import docker
 import requests
 from docker.errors import DockerException
 
 from stack import (
-    console, definition, engine, facts, images, lock, migration, preflight, records, rollout,
+    console, definition, engine, facts, images, lock, migration, preflight, probe, records, rollout,
     swarm, version)
 from stack.console import step
 from stack.definition import Stack
@@ -18,6 +21,7 @@ from stack.engine import SOCKET, DockerCli
 from stack.errors import MigrationFailed, OperatorError, Refused, RestoreFailed, UpdateFailed
 from stack.machine import LocalMachine
 from stack.privilege import may_use_docker, require_root
+from stack.probe import Report
 from stack.records import Record
 from stack.settings import ROOT, Settings
 from stack.version import Snapshot, Version
@@ -44,8 +48,12 @@ class Target:
 
 
 @engine.in_one_line
-def deploy() -> None:
-    """Bring this checkout into service, or leave what serves as it is."""
+def deploy(probe_budget: str = "") -> None:
+    """Bring this checkout into service, or leave what serves as it is.
+
+    More failed requests than `probe_budget`, if one is given, fail the deploy.
+    """
+    budget = read_budget(probe_budget)
     target = Target.local("./fab deploy")
     swarm.require_manager(target.client)
     console.heading("Deploy")
@@ -60,7 +68,7 @@ def deploy() -> None:
         else:
             held.require()
             with telling_if_interrupted():
-                update(target, stack, release, current, began)
+                update(target, stack, release, current, began, budget)
     say_where(stack)
 
 
@@ -159,18 +167,29 @@ def confirm_unchanged(target: Target, current: Record) -> None:
                       "./fab status") from failure
 
 
+def read_budget(text: str) -> float:
+    """Return how many requests may fail during an update; any number if nothing is said."""
+    if not re.fullmatch("[0-9]{0,9}", text):
+        raise Refused(f"--probe-budget={text!r}", "it should be a number of requests")
+    return int(text) if text else math.inf
+
+
 def update(target: Target, stack: Stack, release: Version, previous: Record | None,
-           began: float) -> None:
+           began: float, budget: float) -> None:
     """Migrate, roll the stack out, and restore the previous release if that fails."""
     before = records.spec_hashes(target.client)
     migrate(target, stack, release, first=previous is None or "postgres" not in before)
+    report = None
     try:
-        roll_out(target, stack, release.text)
+        if "traefik" in before:
+            report = roll_out(target, stack, release.text, budget)
+        else:
+            replace(target, stack, release.text)
     except rollout.NotArrived as failure:
         give_back(target, failure, previous)
     report_changes(before, records.spec_hashes(target.client))
     record = records.make(target.client, version=release.text, commit=release.commit,
-                          who=lock.whoami(), began=began, stack=stack)
+                          who=lock.whoami(), began=began, stack=stack, probe=report)
     records.save(target.client, record)
     images.remove(target.client, unused(target, records.history(target.client)))
 
@@ -199,7 +218,23 @@ def start_database(target: Target, database: Stack) -> None:
                               "./fab logs --service postgres") from failure
 
 
-def roll_out(target: Target, stack: Stack, wanted: str) -> None:
+def roll_out(target: Target, stack: Stack, wanted: str, budget: float = math.inf) -> Report:
+    """Replace what serves, while the probe looks on as a visitor; return what it met.
+
+    Raises NotArrived also if more requests failed than the budget allows.
+    """
+    with probe.watching(stack.http_port) as watch:
+        replace(target, stack, wanted)
+    report = watch.report()
+    with step("probe") as current:
+        current.found(str(report))
+    if report.failures > budget:
+        raise rollout.NotArrived(f"{report.failures} requests failed meanwhile, "
+                                 f"the budget is {budget:.0f}", [])
+    return report
+
+
+def replace(target: Target, stack: Stack, wanted: str) -> None:
     """Hand the stack to Swarm and see it proven."""
     with step("update") as current:
         current.doing("replacing tasks, one at a time")
@@ -217,7 +252,7 @@ def verdict(target: Target, stack: Stack, wanted: str) -> None:
         current.found(f"{wanted} runs and is served")
 
 
-def give_back(target: Target, failure: rollout.NotArrived, previous: Record | None) -> None:
+def give_back(target: Target, failure: rollout.NotArrived, previous: Record | None) -> NoReturn:
     """Restore the whole previous release and end with the update's failure."""
     console.block(failure.log)
     if previous is None:
@@ -269,12 +304,12 @@ def rollback(to: str = "") -> None:
         console.heading(f"Roll back to {earlier.version}")
         with telling_if_interrupted():
             try:
-                roll_out(target, earlier.stack, earlier.version)
+                report = roll_out(target, earlier.stack, earlier.version)
             except rollout.NotArrived as failure:
                 give_back(target, failure, history[0])
         records.save(target.client, records.make(
             target.client, version=earlier.version, commit=earlier.commit, who=lock.whoami(),
-            began=began, stack=earlier.stack))
+            began=began, stack=earlier.stack, probe=report))
     say_where(earlier.stack)
 
 

@@ -1,5 +1,6 @@
 """What a deploy does to a site that is being visited, when it goes well and when it doesn't."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -57,9 +58,10 @@ def test_a_changed_template_is_a_new_build_and_visits_are_kept(edited: Site,
     kept = edited.tasks("postgres") | edited.tasks("traefik")
     edited.replace("app/templates/base.html", "</main>", "<p>A new line</p></main>")
     with visitors(edited, address) as failures:
-        done = edited.fab("deploy")
+        done = edited.fab("deploy --probe-budget 0")
     assert done.code == 0, done.stdout + done.stderr
     assert failures == []
+    assert re.search(r"  probe +[0-9]{2,} requests, 0 failed, p50 ", done.stdout)
     assert edited.version().startswith(f"{version}.dirty.")
     assert "<p>A new line</p>" in edited.ask("/", source=address).text
     assert edited.visit(address).visits > before.visits + 10
@@ -205,3 +207,14 @@ def test_without_its_database_the_page_says_so_and_recovers(site: Site, address:
     assert after == Page(before.visits + 1, before.visitors)
     assert site.tasks("app") == tasks
     assert site.fab("deploy").code == 0
+
+
+def test_a_deploy_that_fails_more_requests_than_allowed_is_taken_back(edited: Site) -> None:
+    version = edited.version()
+    # A task that stops at once is asked until Traefik has noticed.
+    edited.replace("docker-stack.yml", 'DRAIN_SECONDS: "4"', 'DRAIN_SECONDS: "0"')
+    edited.replace("stack/images/traefik/traefik.yml", "refreshSeconds: 1", "refreshSeconds: 2")
+    done = edited.fab("deploy --probe-budget 0")
+    assert done.code == 4, done.stdout + done.stderr
+    assert "requests failed meanwhile, the budget is 0" in lines(done)[-1]
+    assert edited.version() == version

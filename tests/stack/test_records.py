@@ -85,7 +85,7 @@ def test_releases_are_remembered_newest_first() -> None:
 
 
 def test_what_a_later_version_adds_to_a_record_is_left_out() -> None:
-    with reached(holding({**asdict(record("1", 1.0)), "schema": "0001", "probe": []})) as client:
+    with reached(holding({**asdict(record("1", 1.0)), "schema": "0001", "weather": []})) as client:
         assert records.history(client) == [record("1", 1.0)]
 
 

@@ -1,0 +1,88 @@
+"""Watch the site during a change, as its visitors would."""
+
+import http.client
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+INTERVAL = 0.05  # seconds from one request to the next
+PATIENCE = 5.0  # seconds after which a visitor has gone
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the requests met; times are in milliseconds, the gap in seconds.
+
+    The gap is the longest time without a good answer.
+    """
+
+    requests: int
+    failures: int
+    p50: float
+    p99: float
+    longest_gap: float
+
+    def __str__(self) -> str:
+        return (f"{self.requests} requests, {self.failures} failed, p50 {self.p50:.0f} ms, "
+                f"p99 {self.p99:.0f} ms, longest gap {self.longest_gap:.1f} s")
+
+
+@dataclass
+class Watch:
+    """What has been met so far: when each good answer came, and how long it took."""
+
+    began: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
+    failures: int = 0
+    answered: list[float] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
+
+    def report(self) -> Report:
+        """Sum up; without any answer the gap is the whole time."""
+        marks = [self.began, *self.answered, self.ended or time.monotonic()]
+        gap = max(later - earlier for earlier, later in zip(marks, marks[1:]))
+        cuts = statistics.quantiles(self.took, n=100) if len(self.took) > 1 \
+            else (self.took or [0.0]) * 99
+        return Report(len(self.took) + self.failures, self.failures, cuts[49] * 1000,
+                      cuts[98] * 1000, gap)
+
+
+@contextmanager
+def watching(port: int, host: str = "127.0.0.1") -> Iterator[Watch]:
+    """Ask for /version through Traefik, twenty times a second; no visit is counted."""
+    watch, done = Watch(), threading.Event()
+    thread = threading.Thread(target=_ask_until, args=(done, watch, host, port), daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        done.set()
+        thread.join(PATIENCE + INTERVAL)
+        watch.ended = time.monotonic()
+
+
+def _ask_until(done: threading.Event, watch: Watch, host: str, port: int) -> None:
+    while not done.wait(INTERVAL):
+        asked = time.monotonic()
+        if _is_answered(host, port):
+            watch.answered.append(time.monotonic())
+            watch.took.append(watch.answered[-1] - asked)
+        else:
+            watch.failures += 1
+
+
+def _is_answered(host: str, port: int) -> bool:
+    """Send one request on a connection of its own, as a new visitor would."""
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/version")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,76 @@
+"""The probe tells what visitors met, and nothing nicer."""
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from stack.probe import Watch, watching
+
+pytestmark = pytest.mark.unit
+
+
+class Site(http.server.ThreadingHTTPServer):
+    """A server of the test's own, which can be told to fail."""
+
+    ill = False
+
+
+class Visitor(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Site)
+        self.send_response(503 if self.server.ill or self.path != "/version" else 200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: the test speaks."""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site(("127.0.0.1", 0), Visitor) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_site_that_answers_has_no_failure_and_no_long_gap(site: Site) -> None:
+    with watching(site.server_port) as watch:
+        time.sleep(0.6)
+    report = watch.report()
+    assert report.failures == 0 and 5 <= report.requests <= 13
+    assert 0 < report.p50 <= report.p99 < 500
+    assert report.longest_gap < 0.5
+
+
+def test_a_site_that_fails_for_a_while_shows_it(site: Site) -> None:
+    with watching(site.server_port) as watch:
+        time.sleep(0.3)
+        site.ill = True
+        time.sleep(0.5)
+        site.ill = False
+        time.sleep(0.3)
+    report = watch.report()
+    assert 4 <= report.failures <= 11
+    assert report.requests > report.failures
+    assert 0.45 <= report.longest_gap < 0.9
+
+
+def test_a_site_that_is_gone_fails_every_request() -> None:
+    with Site(("127.0.0.1", 0), Visitor) as closed:
+        port = closed.server_port
+    with watching(port) as watch:
+        time.sleep(0.3)
+    report = watch.report()
+    assert report.failures == report.requests > 2
+    assert report.longest_gap >= 0.3
+
+
+def test_the_report_reads_as_a_line() -> None:
+    watch = Watch(began=0.0, ended=4.0, failures=1, answered=[1.0, 3.0], took=[0.010, 0.010])
+    assert str(watch.report()) == (
+        "3 requests, 1 failed, p50 10 ms, p99 10 ms, longest gap 2.0 s")
