@@ -126,3 +126,14 @@ def test_traefik_does_not_hold_the_docker_socket(containers: list[dict[str, Any]
                for container in containers
                if any("docker.sock" in mount.get("Source", "") for mount in container["Mounts"])]
     assert holders == ["tally_socket-proxy"]
+
+
+def test_the_applications_own_layers_are_small_and_bring_no_tools(site: Site) -> None:
+    size = site.sh("docker image inspect --format '{{.Size}}' localhost:1/tally/base:trixie "
+                   "$(docker service inspect --format "
+                   "'{{.Spec.TaskTemplate.ContainerSpec.Image}}' tally_app)").split()
+    assert 0 < int(size[1]) - int(size[0]) < 120_000_000
+    tools = "gcc cc make pip pip3 curl wget git"
+    found = site.shell("docker exec $(docker ps --quiet --filter name=tally_app.1) "
+                       f"sh -c 'for tool in {tools}; do command -v $tool; done'", 30)
+    assert found.stdout == ""

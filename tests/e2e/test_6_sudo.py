@@ -106,6 +106,28 @@ def test_the_checkout_stays_its_owners(colleague: Colleague) -> None:
     assert machine.run("find /home/deploy/tally ! -user deploy").stdout == ""
 
 
+def test_the_developers_environment_serves_what_is_edited(colleague: Colleague) -> None:
+    machine, site = colleague
+    machine.run("DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes "
+                "--no-install-recommends docker-compose")
+    compose = ("sudo env BASE=localhost:1/tally/base:trixie "
+               "CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt docker-compose")
+    try:
+        site.sh(f"{compose} up --build --detach --quiet-pull 2>&1")
+        page = site.sh("for i in $(seq 60); do curl --silent --fail http://localhost:8000/ && "
+                       "exit 0; sleep 1; done; exit 1")
+        assert "You have visited this page 1 times. Total visitors: 1" in page
+        site.replace("app/templates/base.html", "</main>", "<p>Edited</p></main>")
+        edited = site.sh("sleep 2; curl --silent --fail http://localhost:8000/")
+        assert "<p>Edited</p>" in edited
+        assert "You have visited this page 2 times" in edited
+    finally:
+        gone = site.sh(f"{compose} down --volumes 2>&1")
+        site.restore_files()
+    assert "tally-dev" not in machine.run("docker ps --all; docker volume ls").stdout, gone
+    assert machine.run("find /home/deploy/tally ! -user deploy").stdout == ""
+
+
 def test_a_machine_that_works_for_another_swarm_is_refused(colleague: Colleague,
                                                            machine: Machine) -> None:
     mine, site = colleague
