@@ -85,13 +85,14 @@ def _check_shape(name: str, content: Any) -> None:
         if not isinstance(keys, dict):
             raise Refused(f"{name}: services.{service}: it should be a mapping")
         _check_references(f"{name}: services.{service}", keys, content)
+    _check_references(f"{name}: x-migrate", content["x-migrate"], content)
 
 
 def _check_references(where: str, service: Mapping[str, Any], content: Mapping[str, Any]) -> None:
     """Refuse networks and secrets that the file doesn't declare: Docker would notice too late."""
-    used = {"networks": service.get("networks", []),
+    used = {"networks": service.get("networks") or [],
             "secrets": [use["source"] if isinstance(use, dict) else use
-                        for use in service.get("secrets", [])]}
+                        for use in service.get("secrets") or []]}
     for section, names in used.items():
         for name in names:
             if name not in content[section]:

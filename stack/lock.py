@@ -83,16 +83,17 @@ class Lock:
     def __init__(self, client: docker.DockerClient, config_id: str) -> None:
         self._client = client
         self._config_id = config_id
-        self._lost = threading.Event()
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._renew_until_done, daemon=True)
         self._renewer.start()
 
     def require(self) -> None:
         """End the command if the lock went to somebody else, as after a machine's sleep."""
-        if self._lost.is_set():
+        try:
+            self._client.api.inspect_config(self._config_id)
+        except NotFound as error:
             raise Locked("this command lost the lock: it was asleep or cut off for more than "
-                         f"{LIFETIME:.0f} s", "./fab status, then ./fab deploy")
+                         f"{LIFETIME:.0f} s", "./fab status, then ./fab deploy") from error
 
     def release(self) -> None:
         """Stop renewing and free the lock; without an engine it expires by itself."""
@@ -106,7 +107,6 @@ class Lock:
             try:
                 _renew(self._client, self._config_id)
             except NotFound:
-                self._lost.set()
                 return
             except (DockerException, requests.RequestException):
                 # The next try makes up for it.
@@ -120,7 +120,9 @@ def hold(client: docker.DockerClient) -> Iterator[Lock]:
     A cancelled pipeline or a closed terminal frees it too.
     """
     held = Lock(client, _acquire(client))
-    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # What nohup has the command ignore stays ignored.
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)
+              if signal.getsignal(number) is not signal.SIG_IGN}
     try:
         yield held
     finally:
@@ -156,7 +158,8 @@ def _renew(client: docker.DockerClient, config_id: str) -> None:
     spec = config["Spec"]
     spec["Labels"]["expires"] = str(time.time() + LIFETIME)
     client.api.post(f"{client.api.base_url}/v{client.api.api_version}/configs/{config_id}/update",
-                    params={"version": config["Version"]["Index"]}, json=spec, timeout=10)
+                    params={"version": config["Version"]["Index"]}, json=spec,
+                    timeout=10).raise_for_status()
 
 
 def _remove(client: docker.DockerClient, config_id: str) -> None:

@@ -87,6 +87,9 @@ def _secrets(client: docker.DockerClient, stack: Stack,
              job: dict[str, Any]) -> list[SecretReference]:
     ids = {secret.name: str(secret.id) for secret in client.secrets.list()}
     names = {key: value["name"] for key, value in stack.content["secrets"].items()}
+    if any(isinstance(use, str) for use in job["secrets"]):
+        raise Refused("docker-stack.yml: services.app.secrets: the migration's job knows only "
+                      "the long form", "write source, target, uid, gid and mode")
     return [SecretReference(ids[names[use["source"]]], names[use["source"]], use["target"],
                             uid=use["uid"], gid=use["gid"], mode=use["mode"])
             for use in job["secrets"]]

@@ -12,8 +12,8 @@ from stack.swarm import STACK
 
 # Swarm's own words for an update that did not arrive.
 BROKEN_UPDATES = {"paused", "rollback_started", "rollback_paused", "rollback_completed"}
-# Tasks that ended by themselves, rather than being told to.
-BROKEN_TASKS = {"failed", "rejected", "orphaned"}
+# Tasks that ended by themselves, rather than being told to: a service never completes.
+BROKEN_TASKS = {"failed", "rejected", "orphaned", "complete"}
 # So many of them within so long are a loop; fewer may have been a reboot.
 LOOP = 3
 LOOP_TIME = timedelta(minutes=2)
@@ -81,7 +81,10 @@ def cause_of(client: docker.DockerClient, task: Task | None) -> str:
 
 def _unhealthy(client: docker.DockerClient, task: Task) -> str:
     """Return what the health check said last, if it failed and the container is here."""
-    container = task["Status"].get("ContainerStatus", {}).get("ContainerID", "")
+    container = (task["Status"].get("ContainerStatus") or {}).get("ContainerID")
+    # A task that was rejected never had one.
+    if not container:
+        return ""
     try:
         health = client.api.inspect_container(container)["State"].get("Health", {})
     except NotFound:

@@ -1,6 +1,7 @@
 """Run the tests, ring by ring: style, unit, service, lab."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,11 +42,24 @@ def run(*rings: Ring) -> None:
     sys.stdout.flush()
     # A runner that isn't root has to be able to clean its checkout.
     clean = {"PYTHONDONTWRITEBYTECODE": "1", "MYPY_CACHE_DIR": os.devnull}
-    code = subprocess.run(
+    code = run_to_its_end(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", markers, *folders],
-        cwd=ROOT, env={**os.environ, **(clean if os.geteuid() == 0 else {})}).returncode
+        {**os.environ, **(clean if os.geteuid() == 0 else {})})
     if code:
         raise Exit(code=code)
+
+
+def run_to_its_end(command: list[str], env: dict[str, str]) -> int:
+    """Run a command and return its code; pass SIGTERM on, so that the tests can clean up."""
+    child = subprocess.Popen(command, cwd=ROOT, env=env)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        # The terminal sent it to the child as well, which is cleaning up.
+        return child.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def install_packages(*rings: Ring) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 from stack.errors import Refused
 
@@ -44,21 +44,35 @@ class Settings:
         return settings
 
 
+SETTINGS = tuple(field.name.upper() for field in fields(Settings))
 # What sudo has to pass on.
-NAMES = tuple(field.name.upper() for field in fields(Settings)) + ("BUILD_NUMBER",)
+NAMES = (*SETTINGS, "BUILD_NUMBER")
 # docker-compose reads the same file.
-KNOWN = {*NAMES, "BASE", "CA_BUNDLE"}
+KNOWN = {*SETTINGS, "BASE", "CA_BUNDLE"}
 
 
 def _read(dotenv: Path) -> dict[str, str]:
+    values = {}
+    for line in _lines(dotenv):
+        if line.error:
+            raise Refused(f"{dotenv.name}, line {line.original.line}: it isn't NAME=value",
+                          "see .env.example")
+        if line.key is None:
+            continue
+        if line.value is None or line.key not in KNOWN and not line.key.startswith("COMPOSE_"):
+            raise Refused(f"{dotenv.name}: {line.key!r} isn't a setting", "see .env.example")
+        values[line.key] = line.value
+    return values
+
+
+def _lines(dotenv: Path) -> list[Binding]:
     try:
-        values = dotenv_values(dotenv, interpolate=False)
+        with dotenv.open(encoding="utf-8") as file:
+            return list(parse_stream(file))
+    except FileNotFoundError:
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"{dotenv.name} can't be read", str(error)) from error
-    for name, value in values.items():
-        if value is None or name not in KNOWN and not name.startswith("COMPOSE_"):
-            raise Refused(f"{dotenv.name}: {name!r} isn't a setting", "see .env.example")
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _number(given: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -150,6 +150,22 @@ def test_what_a_service_uses_must_be_declared(
         f"declare it under {section} at the end of the file")
 
 
+@pytest.mark.parametrize(("section", "used"), [
+    ("networks", ["data", "edge"]), ("secrets", [{"source": "edge"}])])
+def test_what_the_job_uses_must_be_declared_too(
+        tmp_path: Path, section: str, used: list[Any]) -> None:
+    text = yaml.safe_dump({**DECLARED, "services": {}, "x-migrate": {section: used}})
+    assert error(tmp_path, text) == (
+        f"stack.yml: x-migrate.{section}: edge isn't declared: "
+        f"declare it under {section} at the end of the file")
+
+
+def test_an_empty_list_of_networks_or_secrets_is_none(tmp_path: Path) -> None:
+    app = {"networks": None, "secrets": None}
+    text = yaml.safe_dump({**DECLARED, "services": {"app": app}})
+    assert load(tmp_path, text).services == {"app": app}
+
+
 MERGING = Stack({
     "services": {
         "app": {"image": "app:1", "command": ["serve"], "networks": ["edge", "data"],

@@ -160,6 +160,23 @@ def test_a_cancelled_command_ends_and_frees_the_lock(
     assert signal.getsignal(deadly) is survive
 
 
+def test_what_nohup_ignores_stays_ignored(client: docker.DockerClient) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with hold(client):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_that_just_woke_up_sees_at_once_that_it_lost_its_lock(
+        engine: Engine, client: docker.DockerClient) -> None:
+    with hold(client) as held:
+        engine.kinds["configs"].clear()
+        assert ended(held.require)
+
+
 def test_a_lock_is_renewed_while_it_is_held(
         client: docker.DockerClient, renewed_often: None) -> None:
     with hold(client) as held:

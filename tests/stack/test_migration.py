@@ -131,6 +131,14 @@ def test_a_key_for_running_services_only_changes_nothing(key: str) -> None:
     assert template(with_app(**{key: "value"})) == template(load())
 
 
+def test_a_secret_by_its_bare_name_is_refused() -> None:
+    stack = load()
+    changes = {**stack.content["x-migrate"], "secrets": ["visitor-key"]}
+    assert error_of(lambda: template(Stack({**stack.content, "x-migrate": changes}))) == (
+        "docker-stack.yml: services.app.secrets: the migration's job knows only the long form: "
+        "write source, target, uid, gid and mode")
+
+
 def test_every_job_and_its_containers_are_removed_and_nothing_else() -> None:
     engine = Engine()
     engine.kinds["services"] = {

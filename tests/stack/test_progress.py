@@ -126,6 +126,13 @@ def test_a_task_whose_health_says_nothing_is_explained_by_swarm(
     assert found.broken == "exit code 3 (Swarm's update: paused)"
 
 
+def test_tasks_that_were_rejected_have_no_container_and_are_told_of_all_the_same() -> None:
+    # As where an image is missing.
+    rejected = [{**each, "Status": {**each["Status"], "State": "rejected", "ContainerStatus": {}}}
+                for each in (crash(1), crash(2), crash(3))]
+    assert seen(*rejected).broken == "3 tasks in a row ended: exit code 3"
+
+
 def test_a_new_service_may_fail_twice() -> None:
     assert seen(crash(1), crash(2)).broken == ""
 

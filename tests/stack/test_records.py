@@ -89,6 +89,12 @@ def test_what_a_later_version_adds_to_a_record_is_left_out() -> None:
         assert records.history(client) == [record("1", 1.0)]
 
 
+def test_a_record_from_before_there_was_a_probe_is_read() -> None:
+    older = {name: value for name, value in asdict(record("1", 1.0)).items() if name != "probe"}
+    with reached(holding(older)) as client:
+        assert records.history(client) == [record("1", 1.0)]
+
+
 def test_other_configs_are_no_records() -> None:
     engine = holding(asdict(record("1", 1.0)))
     engine.kinds["configs"]["lock"] = {"ID": "lock", "Spec": {"Name": "tally-lock", "Labels": {}}}

@@ -71,6 +71,12 @@ def test_a_line_that_sets_no_setting_is_refused(tmp_path: Path, line: str, name:
         == f".env: {name!r} isn't a setting: see .env.example"
 
 
+@pytest.mark.parametrize("line", ["HTTP_PORT 8080", "HTTP PORT=8080", "=8080", "USER_NAME='Ada"])
+def test_a_line_that_cant_be_read_is_refused(tmp_path: Path, line: str) -> None:
+    assert error(tmp_path, f"HTTPS_PORT=8443\n{line}\n") \
+        == ".env, line 2: it isn't NAME=value: see .env.example"
+
+
 def test_the_environment_may_hold_anything(tmp_path: Path) -> None:
     assert load(tmp_path, HTTP_PROT="8080") == Settings()
 
