@@ -14,7 +14,8 @@ from rich.table import Table
 # In a locale without "…", a question mark is better than a traceback.
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="replace")
-OUT = Console(highlight=False, soft_wrap=True, emoji=False)
+OUT = Console(highlight=False, soft_wrap=True, emoji=False,
+              width=None if sys.stdout.isatty() else 200)
 
 
 class Step:
@@ -74,12 +75,15 @@ def block(lines: list[str]) -> None:
 
 
 def table(content: Table) -> None:
-    """Print a table; off a terminal nothing of it is cut."""
-    OUT.print(content, width=None if OUT.is_terminal else 200)
+    """Print a table; off a terminal there is room for all of it."""
+    OUT.print(content)
 
 
 def confirm(question: str) -> bool:
     """Ask a yes-or-no question; without a terminal on both sides the answer is no."""
     if not (OUT.is_terminal and sys.stdin.isatty()):
         return False
-    return OUT.input(f"{question} [y/N] ", markup=False).strip().lower() in {"y", "yes"}
+    try:
+        return OUT.input(f"{question} [y/N] ", markup=False).strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False

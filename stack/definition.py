@@ -12,7 +12,7 @@ import yaml
 from stack.errors import Refused
 
 # The Compose file's own syntax, as far as docker-stack.yml uses it.
-VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_]\w*)(?P<required>:?\?)?[^}]*\}")
+VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_]\w*)(?P<required>:?\?)?(?P<rest>[^}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ def _fill(file: str, text: str, variables: Mapping[str, str | int]) -> str | int
     def value(found: re.Match[str]) -> str:
         if found["name"] is None:
             return "$"
+        if found["rest"] and not found["required"]:
+            raise Refused(f"{file}: {found[0]}", "write ${NAME:?}: nothing has a default here")
         if found["name"] not in variables:
             raise Refused(f"{file}: ${{{found['name']}}} is not a variable that ./fab sets")
         if found["required"] == ":?" and not variables[found["name"]]:

@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -60,6 +61,9 @@ def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
     def reported(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted: run the same command again\n")
+            raise SystemExit(130) from None
         except (DockerException, requests.RequestException) as error:
             raise OperatorError(f"the Docker Engine failed in the middle ({_cause(error)})",
                                 "./fab status, then the same command again") from error

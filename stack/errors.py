@@ -12,7 +12,7 @@ from invoke.exceptions import Exit
 class OperatorError(Exit):
     """End the command with one line; `remedy` is what to type next.
 
-    The exit code is the class's: the table of codes is in docs/architecture.md.
+    The exit code is the class's: the table of codes is in README.md.
     """
 
     exit_code: ClassVar[int] = 1

@@ -15,7 +15,10 @@ from stack.machine import Completed, LocalMachine
 DAEMON_CONFIG = Path("/etc/docker/daemon.json")
 DAEMON_LOG = Path("/var/log/dockerd.log")
 # A stack file can't ask for this, so the daemon gives it to every container.
-DAEMON_SETTINGS = {"no-new-privileges": True}
+DAEMON_SETTINGS = {
+    "no-new-privileges": True,
+    # What builds keep to be quicker next time would grow without end.
+    "builder": {"gc": {"enabled": True, "defaultKeepStorage": "2GB"}}}
 # Debian 13 and Ubuntu package the client or its builder apart from the engine.
 WANTED = ("docker.io", "docker-cli", "docker-buildx")
 APT = ("apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=300")

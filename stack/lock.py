@@ -50,6 +50,11 @@ class Holder:
         return f"{self.who} since {_utc(self.since)}"
 
 
+def describe(found: Holder | None) -> str:
+    """Say who holds the lock; one that has expired is anybody's."""
+    return "free" if found is None or found.expired else str(found)
+
+
 def _utc(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
@@ -73,7 +78,7 @@ def holder(client: docker.DockerClient) -> Holder | None:
 
 
 def free(client: docker.DockerClient, found: Holder) -> None:
-    """Take the lock from its holder, who ends at the next look at it."""
+    """Take the lock from its holder, who finds out before its next change."""
     _remove(client, found.config_id)
 
 

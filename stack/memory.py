@@ -36,7 +36,8 @@ def _failures(record: records.Record) -> str:
 def lock_status() -> None:
     """Say who holds the lock, since when and how long at most without a sign of life."""
     found = _holder()
-    console.say(f"{found}; expires {found.until} unless renewed" if found else "free")
+    until = f"; expires {found.until} unless renewed" if found and not found.expired else ""
+    console.say(lock.describe(found) + until)
 
 
 @engine.in_one_line

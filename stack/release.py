@@ -3,8 +3,8 @@
 import math
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -19,6 +19,7 @@ from stack.console import step
 from stack.definition import Stack
 from stack.engine import SOCKET, DockerCli
 from stack.errors import MigrationFailed, OperatorError, Refused, RestoreFailed, UpdateFailed
+from stack.lock import Lock
 from stack.machine import LocalMachine
 from stack.privilege import may_use_docker, require_root
 from stack.probe import Report
@@ -66,9 +67,7 @@ def deploy(probe_budget: str = "") -> None:
         if current and is_running(target, current, stack):
             confirm_unchanged(target, current)
         else:
-            held.require()
-            with telling_if_interrupted():
-                update(target, stack, release, current, began, budget)
+            update(target, stack, release, current, began, budget, held)
     say_where(stack)
 
 
@@ -175,27 +174,59 @@ def read_budget(text: str) -> float:
 
 
 def update(target: Target, stack: Stack, release: Version, previous: Record | None,
-           began: float, budget: float) -> None:
+           began: float, budget: float, held: Lock) -> None:
     """Migrate, roll the stack out, and restore the previous release if that fails."""
     before = records.spec_hashes(target.client)
+    held.require()
     migrate(target, stack, release, first=previous is None or "postgres" not in before)
+    held.require()
     report = None
+    with telling_if_interrupted():
+        try:
+            # A probe tells nothing where nothing served before at the same port.
+            if previous and "traefik" in before \
+                    and previous.stack.http_port == stack.http_port:
+                report = roll_out(target, stack, release.text, budget)
+            else:
+                replace(target, stack, release.text)
+        except rollout.NotArrived as failure:
+            held.require()
+            give_back(target, failure, previous)
+    held.require()
+    remember(target, stack, release, began, report, before)
+
+
+def remember(target: Target, stack: Stack, release: Version, began: float,
+             report: Report | None, before: Mapping[str, str]) -> None:
+    """Record the release that was just proven, and drop the images that none needs any more.
+
+    Raises RestoreFailed if it can't be recorded: it serves all the same.
+    """
     try:
-        if "traefik" in before:
-            report = roll_out(target, stack, release.text, budget)
-        else:
-            replace(target, stack, release.text)
-    except rollout.NotArrived as failure:
-        give_back(target, failure, previous)
-    report_changes(before, records.spec_hashes(target.client))
-    record = records.make(target.client, version=release.text, commit=release.commit,
-                          who=lock.whoami(), began=began, stack=stack, probe=report)
-    records.save(target.client, record)
-    images.remove(target.client, unused(target, records.history(target.client)))
+        report_changes(before, records.spec_hashes(target.client))
+        records.save(target.client, records.make(
+            target.client, version=release.text, commit=release.commit, who=lock.whoami(),
+            began=began, stack=stack, probe=report))
+    except (DockerException, requests.RequestException) as error:
+        raise RestoreFailed(f"{release.text} serves, proven, but could not be recorded "
+                            f"({error})", "./fab deploy records it") from error
+    with suppress(DockerException, requests.RequestException):
+        images.remove(target.client, unused(target, records.history(target.client)))
 
 
 def migrate(target: Target, stack: Stack, release: Version, first: bool) -> None:
-    """Run the migration's job; the first time, start the database for it."""
+    """Run the migration's job; the first time, start the database for it.
+
+    Raises MigrationFailed, also if the engine gives up meanwhile.
+    """
+    try:
+        _migrate(target, stack, release, first)
+    except (DockerException, requests.RequestException) as error:
+        raise MigrationFailed(f"the Docker Engine failed during the migration ({error}); "
+                              "the running release is untouched", "./fab deploy") from error
+
+
+def _migrate(target: Target, stack: Stack, release: Version, first: bool) -> None:
     if first:
         with step("postgres") as current:
             current.doing("starting it for the first time")
@@ -270,7 +301,7 @@ def give_back(target: Target, failure: rollout.NotArrived, previous: Record | No
                        "proven", "mend it, then ./fab deploy") from failure
 
 
-def report_changes(before: dict[str, str], after: dict[str, str]) -> None:
+def report_changes(before: Mapping[str, str], after: Mapping[str, str]) -> None:
     """Say for each service whether its definition changed."""
     for name in sorted(after):
         with step(name) as current:
@@ -292,7 +323,7 @@ def rollback(to: str = "") -> None:
     """Bring the release before this one back, whole, or the one of the version `to`."""
     target = Target.local("./fab rollback")
     swarm.require_manager(target.client)
-    with lock.hold(target.client):
+    with lock.hold(target.client) as held:
         began = time.time()
         history = records.history(target.client)
         earlier = records.named(history, to) if to else \
@@ -306,7 +337,9 @@ def rollback(to: str = "") -> None:
             try:
                 report = roll_out(target, earlier.stack, earlier.version)
             except rollout.NotArrived as failure:
+                held.require()
                 give_back(target, failure, history[0])
+        held.require()
         records.save(target.client, records.make(
             target.client, version=earlier.version, commit=earlier.commit, who=lock.whoami(),
             began=began, stack=earlier.stack, probe=report))

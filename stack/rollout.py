@@ -12,6 +12,7 @@ from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.errors import OperatorError
 from stack.machine import Completed, LocalMachine
+from stack.probe import is_answered
 from stack.progress import Progress, progress
 from stack.swarm import STACK
 
@@ -154,4 +155,8 @@ def prove(port: int, version: str, timeout: float = 20) -> None:
         if time.monotonic() > deadline:
             raise NotArrived(f"http://127.0.0.1:{port}/version answers {found}, "
                              f"not {version}", [])
+        time.sleep(0.3)
+    while not is_answered("127.0.0.1", port):
+        if time.monotonic() > deadline:
+            raise NotArrived(f"{version} serves /version at port {port}, but not the page", [])
         time.sleep(0.3)

@@ -86,6 +86,8 @@ def _text(given: Mapping[str, str], name: str, default: str) -> str:
     text = given.get(name) or default
     if not text.isprintable():
         raise Refused(f"{name}={text!r}", "it should be one line of printable text")
+    if "{{" in text:
+        raise Refused(f"{name}={text!r}", "Swarm would fill in {{…}}: write it without")
     return text
 
 

@@ -55,7 +55,7 @@ def status() -> None:
     proven = history[0].version if history else "none proven yet"
     console.say(f"release  {proven}")
     console.say(f"serving  {serving}")
-    console.say(f"lock     {lock.holder(target.client) or 'free'}")
+    console.say(f"lock     {lock.describe(lock.holder(target.client))}")
     console.table(table)
     if ailing := [row.name for row in found if row.state != RUNNING]:
         raise Refused(f"not as wanted: {', '.join(ailing)}",

@@ -218,3 +218,13 @@ def test_a_deploy_that_fails_more_requests_than_allowed_is_taken_back(edited: Si
     assert done.code == 4, done.stdout + done.stderr
     assert "requests failed meanwhile, the budget is 0" in lines(done)[-1]
     assert edited.version() == version
+
+
+def test_a_page_that_can_not_be_rendered_is_taken_back(edited: Site, address: str) -> None:
+    version = edited.version()
+    edited.replace("app/templates/page.html", "{{ chart }}", "{{ chart.nothing.at_all }}")
+    done = edited.fab("deploy")
+    assert done.code == 4, done.stdout + done.stderr
+    assert "serves /version at port 80, but not the page" in lines(done)[-1]
+    assert edited.version() == version
+    assert edited.visit(address).visits >= 1

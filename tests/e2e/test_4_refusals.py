@@ -75,6 +75,8 @@ def test_a_stack_file_with_a_wrong_key(edited: Site, new: str, path: str) -> Non
     ("APP_REPLICAS=0", "APP_REPLICAS='0': it should be a number from 1 to 100"),
     ("USER_URL=javascript:alert(1)",
      "USER_URL='javascript:alert(1)': it should start with http:// or https://"),
+    ("USER_NAME={{.Node.Hostname}}",
+     "USER_NAME='{{.Node.Hostname}}': Swarm would fill in {{…}}: write it without"),
     ("BUILD_NUMBER=seven", "BUILD_NUMBER='seven': it should be a number")])
 def test_a_setting_that_makes_no_sense(site: Site, env: str, said: str) -> None:
     assert refusal(site, "deploy", env=f"env '{env}'") == said

@@ -93,12 +93,12 @@ def test_a_sudo_that_asks_for_a_password_is_refused_without_a_terminal(
 
 def test_bootstrap_deploy_as_a_user_with_sudo(colleague: Colleague, address: str) -> None:
     machine, site = colleague
-    done = site.fab("bootstrap deploy", env="USER_NAME='Ada & Co' USER_URL=https://example.org/")
+    done = site.fab("bootstrap deploy", env="USER_NAME='Ada & Çö ☃' USER_URL=https://example.org/")
     assert done.code == 0, done.stdout + done.stderr
     assert site.visit(address) == Page(1, 1)
     assert site.visit(address) == Page(2, 1)
     text = site.ask("/", source=address).text
-    assert "Ada &amp; Co" in text and 'href="https://example.org/"' in text
+    assert "Ada &amp; Çö ☃" in text and 'href="https://example.org/"' in text
 
 
 def test_the_checkout_stays_its_owners(colleague: Colleague) -> None:

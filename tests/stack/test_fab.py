@@ -277,8 +277,8 @@ def test_a_package_with_another_hash_is_not_installed(prepared: Checkout) -> Non
     assert (done.returncode, done.stdout) == (1, "")
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
     assert done.stderr.splitlines()[-1] == (
-        "fab: the requirements could not be installed: is a package index reachable? "
-        "Then run the same command again")
+        "fab: the requirements could not be installed, see above: once that is mended, or the "
+        "package index can be reached, run the same command again")
     assert not prepared.stamp_file.exists()
 
 
@@ -389,8 +389,8 @@ def ends(call: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_without_ensurepip_and_apt_the_missing_package_is_named(
         fresh: Checkout, no_commands: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ends(fresh.load().install_ensurepip, capsys) == (
-        "fab: this Python has no ensurepip: install your system's package for python3-venv")
+    assert ends(lambda: fresh.load().install_packages("python3-venv"), capsys) == (
+        "fab: missing, under the names that your system gives them: python3-venv")
 
 
 def test_debians_package_is_installed_quietly(
@@ -399,12 +399,12 @@ def test_debians_package_is_installed_quietly(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     executable(no_commands / "apt-get", "exit 1")
     executable(no_commands / "sudo", f'echo "$*" >> {no_commands}/said')
-    fresh.load().install_ensurepip()
+    fresh.load().install_packages("python3-venv")
     assert (no_commands / "said").read_text().splitlines() == [
         "env DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 update",
         "env DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 install --yes "
         "--no-install-recommends python3-venv"]
-    assert capsys.readouterr() == ("", "fab: installing the package python3-venv\n")
+    assert capsys.readouterr() == ("", "fab: installing python3-venv\n")
 
 
 def test_a_user_without_sudo_is_told_what_root_should_run(
@@ -412,9 +412,9 @@ def test_a_user_without_sudo_is_told_what_root_should_run(
         capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     executable(no_commands / "apt-get", "exit 1")
-    assert ends(fresh.load().install_ensurepip, capsys) == (
-        "fab: python3-venv is missing and there is no sudo: as root, run: "
-        "apt-get install python3-venv")
+    assert ends(lambda: fresh.load().install_packages("gcc", "python3-dev"), capsys) == (
+        "fab: gcc python3-dev missing and there is no sudo: as root, run: "
+        "apt-get install gcc python3-dev")
 
 
 def test_package_sources_that_dont_answer_are_quoted(
@@ -424,7 +424,7 @@ def test_package_sources_that_dont_answer_are_quoted(
     executable(no_commands / "apt-get", "exit 1")
     executable(no_commands / "sudo", "echo 'Could not resolve'; exit 100")
     with pytest.raises(SystemExit):
-        fresh.load().install_ensurepip()
+        fresh.load().install_packages("python3-venv")
     assert capfd.readouterr().err.splitlines()[-2:] == [
         "Could not resolve", "fab: python3-venv could not be installed: check the package "
         "sources, then: apt-get update"]

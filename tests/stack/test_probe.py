@@ -19,9 +19,9 @@ class Site(http.server.ThreadingHTTPServer):
 
 
 class Visitor(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+    def do_HEAD(self) -> None:
         assert isinstance(self.server, Site)
-        self.send_response(503 if self.server.ill or self.path != "/version" else 200)
+        self.send_response(503 if self.server.ill or self.path != "/" else 200)
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:

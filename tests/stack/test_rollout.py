@@ -22,7 +22,7 @@ from tests.stack.serving import serving
 pytestmark = pytest.mark.unit
 
 STACK = Stack({"services": {"app": {"image": "app:1", "command": ["echo", "$HOME"]}}})
-Serve = Callable[[int, bytes], int]
+Serve = Callable[..., int]
 
 
 def cli(folder: Path, *lines: str) -> DockerCli:
@@ -34,8 +34,12 @@ def cli(folder: Path, *lines: str) -> DockerCli:
 def serve() -> Iterator[Serve]:
     """Serve one answer to every request, on the port that is returned."""
     with ExitStack() as servers:
-        def begin(status: int, body: bytes) -> int:
+        def begin(status: int, body: bytes, page: int = 200) -> int:
             class Answer(BaseHTTPRequestHandler):
+                def do_HEAD(self) -> None:
+                    self.send_response(page)
+                    self.end_headers()
+
                 def do_GET(self) -> None:
                     self.send_response(status if self.path == "/version" else 404)
                     self.end_headers()
@@ -153,6 +157,12 @@ def test_the_version_is_what_visitors_get(serve: Serve) -> None:
     port = serve(200, json.dumps({"version": "1.4.0+57"}).encode())
     assert rollout.serving_version(port) == "1.4.0+57"
     rollout.prove(port, "1.4.0+57", timeout=0)
+
+
+def test_a_version_without_its_page_has_not_arrived(serve: Serve) -> None:
+    port = serve(200, json.dumps({"version": "1.4.0+57"}).encode(), 500)
+    with pytest.raises(rollout.NotArrived, match="serves /version at port [0-9]+, but not the"):
+        rollout.prove(port, "1.4.0+57", timeout=0)
 
 
 @pytest.mark.parametrize(("status", "body", "reason"), [
