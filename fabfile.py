@@ -4,6 +4,7 @@ from fabric import Connection, task
 from invoke.collection import Collection
 
 from stack import bootstrap as bootstrapping
+from stack import cloud_init as preparing
 from stack import destroy as destroying
 from stack import lab, memory, release, rings
 from stack import status as watching
@@ -89,6 +90,12 @@ def releases(context: Connection) -> None:
     memory.releases()
 
 
+@task(help={"key": "your public key's file; one of the usual in ~/.ssh if not given"})
+def cloud_init(context: Connection, key: str = "") -> None:
+    """Print the user-data that makes a plain VM ready for bootstrap."""
+    preparing.main(key)
+
+
 @task(name="status")
 def lock_status(context: Connection) -> None:
     """Say who holds the deploy lock."""
@@ -120,7 +127,7 @@ def lab_down(context: Connection) -> None:
 
 
 namespace = Collection(
-    bootstrap, build, deploy, rollback, releases, status, logs, destroy,
+    bootstrap, build, deploy, rollback, releases, status, logs, destroy, cloud_init,
     Collection("lock", lock_status, lock_release),
     Collection("lab", lab_up, lab_ssh, lab_down),
     Collection("test", test_all, test_style, test_unit, test_service, test_lab))
