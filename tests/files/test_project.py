@@ -19,7 +19,7 @@ MIT = "fe2a9817987f862eaced948f0468c7f51d2fedfc48c5c505b246a49a3870e9a5"
 REGISTRIES = re.compile(
     rb"\b(?:pypi|pythonhosted|npmjs)\.(?:org|com)\b"
     rb"|\b(?:deb|security|ftp(?:\.\w+)?|snapshot|archive)\.(?:debian\.org|ubuntu\.com)\b")
-WORKPLACE = re.compile(rb"/work/(?:main|shared)\b")
+WORKPLACE = re.compile(b"/work" + rb"/(?:main|shared)\b")
 
 
 def places(pattern: re.Pattern[bytes]) -> list[str]:
