@@ -1,12 +1,26 @@
-"""Run commands on a machine: for now, the one that ./fab runs on."""
+"""Run commands on a machine: the one that ./fab runs on; stack/remote.py has the others."""
 
 import os
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import IO, Any
 
 from stack.errors import OperatorError
+
+# What a command gets to read: text, or a file's bytes as they come.
+Input = str | IO[bytes] | None
+# Written beside and renamed, so that nobody ever reads half of it.
+WRITE = """
+set -eu
+umask 077
+mkdir -p -m 755 "$(dirname "$1")"
+cat > "$1.new"
+chmod "$2" "$1.new"
+mv "$1.new" "$1"
+"""
 
 
 @dataclass(frozen=True)
@@ -37,13 +51,16 @@ class CommandFailed(OperatorError):
                          completed.last_line)
 
 
-class LocalMachine:
-    """The machine that this program runs on, without SSH."""
+class Machine(ABC):
+    """A machine on which commands run, as root unless it is this one."""
 
-    name = "this machine"
+    name: str
+    # Where the Engine's own socket can be reached from this process.
+    docker_host: str
 
-    def run(self, command: Sequence[str], *, stdin: str | None = None,
-            env: Mapping[str, str] | None = None, cwd: Path | None = None,
+    @abstractmethod
+    def run(self, command: Sequence[str], *, stdin: Input = None,
+            env: Mapping[str, str] | None = None, cwd: PurePath | None = None,
             timeout: float | None = None) -> Completed:
         """Run a command to its end and return what came of it, failed or not.
 
@@ -51,21 +68,13 @@ class LocalMachine:
         code 124, as timeout(1) does. A command that doesn't exist returns 127, and one
         that can't be run 126, as in a shell.
         """
-        try:
-            done = subprocess.run(
-                command, input=stdin, env={**os.environ, **(env or {})}, cwd=cwd,
-                timeout=timeout, capture_output=True, text=True, errors="replace",
-                stdin=subprocess.DEVNULL if stdin is None else None)
-        except subprocess.TimeoutExpired:
-            return Completed(124, "", f"no answer within {timeout:.0f} s")
-        except FileNotFoundError as error:
-            return Completed(127, "", f"{error.filename}: not found")
-        except OSError as error:
-            return Completed(126, "", f"{command[0]}: {error.strerror}")
-        return Completed(done.returncode, done.stdout, done.stderr)
 
-    def must(self, command: Sequence[str], *, stdin: str | None = None,
-             env: Mapping[str, str] | None = None, cwd: Path | None = None,
+    @abstractmethod
+    def stream(self, command: Sequence[str]) -> int:
+        """Run a command whose output goes to this program's own; return its code."""
+
+    def must(self, command: Sequence[str], *, stdin: Input = None,
+             env: Mapping[str, str] | None = None, cwd: PurePath | None = None,
              timeout: float | None = None) -> str:
         """Run a command that has to succeed and return its output.
 
@@ -75,3 +84,47 @@ class LocalMachine:
         if not done.ok:
             raise CommandFailed(command, done)
         return done.stdout
+
+    def read(self, path: str) -> str | None:
+        """Return a text file's content, or None if there is no such file."""
+        done = self.run(["cat", path])
+        return done.stdout if done.ok else None
+
+    def write(self, path: str, text: str, mode: str = "0644") -> bool:
+        """Give a file this content, folders included; tell whether it had another before."""
+        if self.read(path) == text:
+            return False
+        self.must(["sh", "-c", WRITE, "write", path, mode], stdin=text)
+        return True
+
+
+class LocalMachine(Machine):
+    """The machine that this program runs on, without SSH."""
+
+    name = "this machine"
+    docker_host = "unix:///var/run/docker.sock"
+
+    def run(self, command: Sequence[str], *, stdin: Input = None,
+            env: Mapping[str, str] | None = None, cwd: PurePath | None = None,
+            timeout: float | None = None) -> Completed:
+        try:
+            done = subprocess.run(
+                command, **_given(stdin), env={**os.environ, **(env or {})}, cwd=cwd,
+                timeout=timeout, capture_output=True, text=True, errors="replace")
+        except subprocess.TimeoutExpired:
+            return Completed(124, "", f"no answer within {timeout:.0f} s")
+        except FileNotFoundError as error:
+            return Completed(127, "", f"{error.filename}: not found")
+        except OSError as error:
+            return Completed(126, "", f"{command[0]}: {error.strerror}")
+        return Completed(done.returncode, done.stdout, done.stderr)
+
+    def stream(self, command: Sequence[str]) -> int:
+        return subprocess.run(command).returncode
+
+
+def _given(stdin: Input) -> dict[str, Any]:
+    """Return what subprocess calls a command's input; without any, nobody is waited for."""
+    if isinstance(stdin, str):
+        return {"input": stdin}
+    return {"stdin": subprocess.DEVNULL if stdin is None else stdin}
