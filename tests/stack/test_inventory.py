@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from stack import inventory
-from stack.inventory import Invalid, Inventory, Node, Ssh
+from stack.inventory import Inventory, Node, Ports, Registry, Replicas, Ssh
 from stack.settings import ROOT
 from tests.stack.failing import error_of
+from tests.stack.inventories import ONE, load, mistakes, node, swarm
 
 pytestmark = pytest.mark.unit
 
@@ -30,39 +31,6 @@ def read(context, path):
 """
 
 
-def node(number: int, role: str = "manager", **changes: str) -> str:
-    """Return a node in YAML; a key that is changed to nothing is left out."""
-    keys = {"host": f"203.0.113.{number}", "private": f"10.0.0.{number}", "role": role, **changes}
-    return "{" + ", ".join(f"{key}: {value}" for key, value in keys.items() if value) + "}"
-
-
-def swarm(*nodes: str) -> str:
-    return "name: production\nnodes:\n" + "".join(f"  - {node}\n" for node in nodes)
-
-
-ONE = swarm(node(11))
-
-
-def load(tmp_path: Path, text: str) -> Inventory:
-    path = tmp_path / "inventory.yml"
-    path.write_text(text, encoding="utf-8")
-    return inventory.load(path)
-
-
-def mistakes(tmp_path: Path, text: str) -> list[str]:
-    """Return the lines with which an inventory is refused, less the file's name in each."""
-    with pytest.raises(Invalid) as raised:
-        load(tmp_path, text)
-    lines = str(raised.value.message).split("\n")
-    assert all(line.startswith("inventory.yml: ") and line.isprintable() for line in lines)
-    return [line.removeprefix("inventory.yml: ") for line in lines]
-
-
-def labels(tmp_path: Path, *nodes: str) -> list[dict[str, str]]:
-    """Return each node's labels once the inventory is read."""
-    return [dict(each.labels) for each in load(tmp_path, swarm(*nodes)).nodes]
-
-
 def test_the_example_is_an_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
 
@@ -70,10 +38,17 @@ def test_the_example_is_an_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
         name="production",
         domain="tally.example.org",
         ssh=Ssh(user="deploy", port=22, key=Path("/home/ada/.ssh/id_ed25519")),
+        registry=Registry("registry.example.org/team", "ci",
+                          Path("/home/ada/.config/tally/registry-password"),
+                          Path("/home/ada/.config/tally/registry-ca.pem")),
+        images={"traefik": "registry.example.org/traefik:3.7.15"},
+        ports=Ports(http=80, https=443),
+        replicas=Replicas(app=4),
         nodes=(
             Node("203.0.113.11", "manager", IPv4Address("10.0.0.11"),
                  {"postgres": "true", "edge": "true"}),
-            Node("203.0.113.12", "manager", IPv4Address("10.0.0.12"), {"edge": "true"}),
+            Node("203.0.113.12", "manager", IPv4Address("10.0.0.12"),
+                 {"edge": "true", "registry": "true"}),
             Node("203.0.113.13", "manager", IPv4Address("10.0.0.13"), {"edge": "true"}),
             Node("203.0.113.14", "worker", IPv4Address("10.0.0.14"), {"disk": "ssd"}),
         ))
@@ -83,7 +58,8 @@ def test_the_example_documents_every_key() -> None:
     content = yaml.safe_load(EXAMPLE.read_text())
 
     for kind, section in ((Inventory, content), (Ssh, content["ssh"]),
-                          (Node, content["nodes"][0])):
+                          (Registry, content["registry"]), (Ports, content["ports"]),
+                          (Replicas, content["replicas"]), (Node, content["nodes"][0])):
         assert set(section) == {field.name for field in fields(kind)}
 
 
@@ -91,45 +67,13 @@ def test_only_a_name_and_one_manager_are_required(tmp_path: Path) -> None:
     found = load(tmp_path, swarm(node(11, private="")))
 
     assert found == Inventory(
-        name="production", domain=None, ssh=Ssh(user="deploy", port=22, key=None),
+        name="production", domain=None, ssh=Ssh(user=None, port=None, key=None),
+        registry=None, images={}, ports=Ports(http=80, https=443), replicas=Replicas(app=None),
         nodes=(Node("203.0.113.11", "manager", None, {"postgres": "true", "edge": "true"}),))
 
 
 def test_each_of_sshs_keys_may_be_left_out(tmp_path: Path) -> None:
-    assert load(tmp_path, f"{ONE}ssh: {{port: 2222}}\n").ssh == Ssh("deploy", 2222, None)
-
-
-def test_without_labels_the_first_manager_holds_postgres_and_managers_are_edges(
-        tmp_path: Path) -> None:
-    assert labels(tmp_path, node(11, "worker"), node(12), node(13), node(14)) == [
-        {}, {"edge": "true", "postgres": "true"}, {"edge": "true"}, {"edge": "true"}]
-
-
-def test_labels_that_hold_nothing_are_none(tmp_path: Path) -> None:
-    assert labels(tmp_path, node(11, labels="{}")) == [{"edge": "true", "postgres": "true"}]
-
-
-def test_labels_that_are_given_decide_alone(tmp_path: Path) -> None:
-    nodes = (node(11), node(12, "worker", labels='{postgres: "true"}'),
-             node(13, "worker", labels='{edge: "true", com.example/rack: r1}'))
-
-    assert labels(tmp_path, *nodes) == [
-        {}, {"postgres": "true"}, {"edge": "true", "com.example/rack": "r1"}]
-
-
-def test_a_label_without_quotes_is_the_same_text(tmp_path: Path) -> None:
-    plain = node(11, labels="{postgres: true, edge: true, country: no, since: 2024-01-31, n: 1e3}")
-
-    assert labels(tmp_path, plain) == [{"postgres": "true", "edge": "true", "country": "no",
-                                        "since": "2024-01-31", "n": "1e3"}]
-
-
-def test_a_service_can_be_kept_off_a_node(tmp_path: Path) -> None:
-    nodes = (node(11, labels='{postgres: "true", edge: "false"}'),
-             node(12, "worker", labels='{postgres: false, edge: true}'))
-
-    assert labels(tmp_path, *nodes) == [{"postgres": "true", "edge": "false"},
-                                        {"postgres": "false", "edge": "true"}]
+    assert load(tmp_path, f"{ONE}ssh: {{port: 2222}}\n").ssh == Ssh(None, 2222, None)
 
 
 def test_the_managers_are_known_in_the_files_order(tmp_path: Path) -> None:
@@ -202,6 +146,7 @@ def test_a_key_is_a_path_in_which_a_tilde_is_the_home(
     assert load(tmp_path, f"{ONE}ssh: {{key: {key}}}\n").ssh.key == Path(expected)
 
 
+KEYS = "name, domain, ssh, registry, images, ports, replicas and nodes"
 NAME = "name: should be letters, digits and hyphens, not "
 DOMAIN = "domain: should be a domain name, not "
 USER = "ssh.user: should be a user name, not "
@@ -231,10 +176,10 @@ KEY = "ssh.key: should be a path that starts with / or ~/, not "
     ("ssh", "{key: ~nobody-of-that-name/id}", KEY + '"~nobody-of-that-name/id"'),
     ("ssh", r'{key: "/a\0b"}', KEY + r'"/a\u0000b"'),
     ("ssh", "{usr: deploy}", "ssh.usr: unknown key; did you mean user?"),
-    ("servers", "[]", "servers: unknown key; there are name, domain, ssh and nodes"),
+    ("servers", "[]", f"servers: unknown key; there are {KEYS}"),
     ("domian", "tally.example.org", "domian: unknown key; did you mean domain?"),
     (r'"a\e[31m b"', "c",
-     r'"a\u001b[31m b": unknown key; there are name, domain, ssh and nodes'),
+     r'"a\u001b[31m b": unknown key; there are ' + KEYS),
 ])
 def test_a_mistake_is_one_line_with_its_path(
         tmp_path: Path, key: str, value: str, mistake: str) -> None:
@@ -284,33 +229,6 @@ def test_a_nodes_mistake_names_the_node(
     text = swarm(node(11), node(12, **{"role": "worker", key: value}))
 
     assert mistakes(tmp_path, text) == [f"nodes[1].{key}: {mistake}"]
-
-
-@pytest.mark.parametrize(("label", "mistake"), [
-    ("edge: yes", 'edge: should be true or false, not "yes"'),
-    ("postgres: 1", 'postgres: should be true or false, not "1"'),
-    ("postgres: [a]", "postgres: should be true or false, not a list"),
-    ("disk: {a: b}", "disk: should be text, not a mapping"),
-    ("'a b': c", '"a b": a label\'s name should be letters, digits, dots, hyphens and slashes'),
-])
-def test_a_labels_mistake_names_the_label(tmp_path: Path, label: str, mistake: str) -> None:
-    assert mistakes(tmp_path, swarm(node(11, labels=f"{{{label}}}"))) \
-        == [f"nodes[0].labels.{mistake}"]
-
-
-@pytest.mark.parametrize(("first", "second", "mistake"), [
-    ('{edge: "true"}', "{}",
-     'should have one node with the label postgres: "true", not 0'),
-    ('{postgres: "true", edge: "true"}', '{postgres: "true"}',
-     'should have one node with the label postgres: "true", not 2'),
-    ('{postgres: "true", edge: "false"}', "{}",
-     'should have a node with the label edge: "true"'),
-])
-def test_labels_have_to_place_each_service(
-        tmp_path: Path, first: str, second: str, mistake: str) -> None:
-    text = swarm(node(11, labels=first), node(12, "worker", labels=second))
-
-    assert mistakes(tmp_path, text) == [f"nodes: {mistake}"]
 
 
 @pytest.mark.parametrize(("changes", "mistake"), [
@@ -381,7 +299,7 @@ def test_a_node_is_a_mapping(tmp_path: Path) -> None:
     ("", "nothing"), ("# only a comment\n", "nothing"), ("- a\n", "a list"), ("web", '"web"')])
 def test_a_file_is_a_mapping(tmp_path: Path, text: str, shown: str) -> None:
     assert mistakes(tmp_path, text) \
-        == [f"should be a mapping with name, domain, ssh and nodes, not {shown}"]
+        == [f"should be a mapping with {KEYS}, not {shown}"]
 
 
 def test_every_mistake_in_a_file_is_told_at_once(tmp_path: Path) -> None:
@@ -390,7 +308,7 @@ def test_every_mistake_in_a_file_is_told_at_once(tmp_path: Path) -> None:
             f"  - {node(13, 'worker', private='10.0.0.300')}\nreplica: 2\n")
 
     assert mistakes(tmp_path, text) == [
-        "replica: unknown key; there are name, domain, ssh and nodes",
+        "replica: unknown key; did you mean replicas?",
         f'{NAME}"my site"',
         "ssh.kee: unknown key; did you mean key?",
         f'{PORT}"0"',

@@ -1,18 +1,27 @@
-"""An operator's choices come from the environment, then from .env, then from a default."""
+"""Choices come from the environment, then .env, then the inventory, then from a default."""
 
 from pathlib import Path
 
 import pytest
 
-from stack.settings import NAMES, ROOT, Settings
+from stack.inventory import Inventory, Node, Ports, Registry, Replicas
+from stack.settings import NAMES, ROOT, Settings, inventory_path, registry_password
 from tests.stack.failing import error_of
 
 pytestmark = pytest.mark.unit
 
+INVENTORY = Inventory("production", (Node("203.0.113.11", "manager"),),
+                      ports=Ports(http=8080, https=8443), replicas=Replicas(app=4))
+
 
 def load(tmp_path: Path, dotenv: str = "", **environ: str) -> Settings:
     (tmp_path / ".env").write_text(dotenv)
-    return Settings.load(environ, tmp_path / ".env")
+    return Settings.load(None, environ, tmp_path / ".env")
+
+
+def load_with_inventory(tmp_path: Path, dotenv: str = "", **environ: str) -> Settings:
+    (tmp_path / ".env").write_text(dotenv)
+    return Settings.load(INVENTORY, environ, tmp_path / ".env")
 
 
 def error(tmp_path: Path, dotenv: str = "", **environ: str) -> str:
@@ -20,8 +29,8 @@ def error(tmp_path: Path, dotenv: str = "", **environ: str) -> str:
 
 
 def test_nothing_has_to_be_chosen(tmp_path: Path) -> None:
-    assert Settings.load({}, tmp_path / ".env") == Settings(
-        http_port=80, https_port=443, app_replicas=2, user_name="an unnamed operator",
+    assert Settings.load(environ={}, dotenv=tmp_path / ".env") == Settings(
+        http_port=80, https_port=443, app_replicas=None, user_name="an unnamed operator",
         user_url="", deploy_timeout=300)
 
 
@@ -34,6 +43,28 @@ def test_the_settings_file_is_read(tmp_path: Path) -> None:
 def test_the_environment_comes_before_the_file(tmp_path: Path) -> None:
     settings = load(tmp_path, "HTTP_PORT=8080\nHTTPS_PORT=8443\n", HTTP_PORT="9080")
     assert (settings.http_port, settings.https_port) == (9080, 8443)
+
+
+def test_the_inventory_comes_before_the_defaults(tmp_path: Path) -> None:
+    assert load_with_inventory(tmp_path) \
+        == Settings(http_port=8080, https_port=8443, app_replicas=4)
+
+
+def test_the_environment_and_the_file_come_before_the_inventory(tmp_path: Path) -> None:
+    settings = load_with_inventory(tmp_path, "HTTP_PORT=9080\nAPP_REPLICAS=3\n", HTTP_PORT="7080")
+
+    assert settings == Settings(http_port=7080, https_port=8443, app_replicas=3)
+
+
+def test_what_the_inventory_leaves_open_is_the_default(tmp_path: Path) -> None:
+    silent = Inventory("production", INVENTORY.nodes)
+
+    assert Settings.load(silent, {}, tmp_path / ".env") == Settings()
+
+
+def test_a_port_of_the_inventory_cant_serve_another_purpose(tmp_path: Path) -> None:
+    assert error_of(lambda: load_with_inventory(tmp_path, HTTP_PORT="8443")) \
+        == "HTTP_PORT and HTTPS_PORT are both 8443: choose two different ports"
 
 
 def test_the_processs_own_environment_is_the_default(
@@ -57,8 +88,9 @@ def test_an_empty_environment_variable_leaves_the_file_its_say(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("line", [
-    "BASE=debian:trixie-slim", "CA_BUNDLE=/etc/ssl/ca.pem", "COMPOSE_PROJECT_NAME=tally"])
-def test_what_docker_compose_reads_from_the_same_file_is_let_be(tmp_path: Path, line: str) -> None:
+    "INVENTORY=staging.yml", "REGISTRY_PASSWORD=secret", "BASE=debian:trixie-slim",
+    "CA_BUNDLE=/etc/ssl/ca.pem", "COMPOSE_PROJECT_NAME=tally"])
+def test_what_others_read_from_the_same_file_is_let_be(tmp_path: Path, line: str) -> None:
     assert load(tmp_path, f"{line}\nHTTP_PORT=8080\n") == Settings(http_port=8080)
 
 
@@ -123,7 +155,7 @@ def test_one_port_cant_serve_both(tmp_path: Path) -> None:
 
 def test_a_settings_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"USER_NAME=\xff\xfe\n")
-    assert error_of(lambda: Settings.load({}, tmp_path / ".env")).startswith(
+    assert error_of(lambda: Settings.load(environ={}, dotenv=tmp_path / ".env")).startswith(
         ".env can't be read: 'utf-8' codec can't decode byte 0xff")
 
 
@@ -132,5 +164,95 @@ def test_the_example_documents_every_setting_with_its_default(tmp_path: Path) ->
     documented = "\n".join(line.removeprefix("#") for line in lines if line.startswith("#")
                            and "=" in line and not line.startswith("# "))
     assert {line.split("=")[0] for line in documented.splitlines()} \
-        == set(NAMES) - {"BUILD_NUMBER"}
+        == {*NAMES, "REGISTRY_PASSWORD"} - {"BUILD_NUMBER"}
     assert load(tmp_path, documented) == Settings()
+
+
+def chosen(tmp_path: Path, dotenv: str = "", **environ: str) -> Path | None:
+    """Choose among the inventories of a folder that has two."""
+    for name in ("inventory.yml", "staging.yml"):
+        (tmp_path / name).touch()
+    (tmp_path / ".env").write_text(dotenv)
+    return inventory_path(environ, tmp_path / ".env", tmp_path)
+
+
+def test_the_environment_chooses_the_inventory_before_the_file(tmp_path: Path) -> None:
+    staging = tmp_path / "staging.yml"
+
+    assert chosen(tmp_path) == tmp_path / "inventory.yml"
+    assert chosen(tmp_path, "INVENTORY=staging.yml\n") == staging
+    assert chosen(tmp_path, "INVENTORY=gone.yml\n", INVENTORY="staging.yml") == staging
+    assert chosen(tmp_path, "INVENTORY=staging.yml\n", INVENTORY="") == staging
+
+
+def test_without_an_inventory_it_is_this_machine(tmp_path: Path) -> None:
+    assert inventory_path({}, tmp_path / ".env", tmp_path) is None
+
+
+def test_the_processs_own_environment_chooses_the_inventory(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVENTORY", "inventory.example.yml")
+
+    assert inventory_path(dotenv=tmp_path / ".env") == ROOT / "inventory.example.yml"
+
+
+def test_an_inventory_that_isnt_there_is_refused_wherever_it_was_named(tmp_path: Path) -> None:
+    assert error_of(lambda: chosen(tmp_path, "INVENTORY=gone.yml\n")) == (
+        f"INVENTORY=gone.yml: there is no {tmp_path}/gone.yml: "
+        "begin with a copy of inventory.example.yml")
+
+
+def password(tmp_path: Path, dotenv: str = "", **environ: str) -> str | None:
+    """Read the password of a registry whose password file is in the test's folder."""
+    registry = Registry("registry.example.org", "ci", tmp_path / "password")
+    (tmp_path / ".env").write_text(dotenv)
+    return registry_password(registry, environ, tmp_path / ".env")
+
+
+@pytest.mark.parametrize("content", ["pass word", "pass word\n", "pass word\r\n"])
+def test_a_registrys_password_is_its_files_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "password").write_bytes(content.encode())
+
+    assert password(tmp_path) == "pass word"
+
+
+def test_a_password_from_the_environment_needs_no_file(tmp_path: Path) -> None:
+    assert password(tmp_path, "REGISTRY_PASSWORD=theirs\n") == "theirs"
+    assert password(tmp_path, "REGISTRY_PASSWORD=theirs\n", REGISTRY_PASSWORD="ours") == "ours"
+
+
+def test_an_empty_password_leaves_the_file_its_say(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret")
+
+    assert password(tmp_path, "REGISTRY_PASSWORD=\n", REGISTRY_PASSWORD="") == "secret"
+
+
+def test_a_registry_that_asks_for_nobody_gets_no_password(tmp_path: Path) -> None:
+    registry = Registry("registry.example.org")
+
+    assert registry_password(registry, {"REGISTRY_PASSWORD": "secret"}, tmp_path / ".env") is None
+
+
+def test_a_password_file_that_isnt_there_is_refused(tmp_path: Path) -> None:
+    assert error_of(lambda: password(tmp_path)) == (
+        f"registry.password_file, {tmp_path}/password, can't be read (No such file or directory): "
+        "write the password there, or set REGISTRY_PASSWORD")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"secret\nsecret\n", b"secret\xff", b"se\0cret"])
+def test_what_cant_be_a_password_is_refused_and_not_shown(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "password").write_bytes(content)
+
+    assert error_of(lambda: password(tmp_path)) == (
+        f"registry.password_file, {tmp_path}/password, should hold a password: "
+        "one line of printable text")
+
+
+def test_a_password_in_the_environment_is_one_line_too(tmp_path: Path) -> None:
+    assert error_of(lambda: password(tmp_path, REGISTRY_PASSWORD="secret\nsecret")) \
+        == "REGISTRY_PASSWORD should hold a password: one line of printable text"
+
+
+def test_sudo_is_told_everything_but_the_password() -> None:
+    assert {"INVENTORY", "HTTP_PORT", "BUILD_NUMBER"} < set(NAMES)
+    assert "REGISTRY_PASSWORD" not in NAMES

@@ -1,0 +1,90 @@
+"""What an inventory says, once it is read and found right."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Literal
+
+Role = Literal["manager", "worker"]
+# The labels by which the stack files place services.
+PLACEMENT = ("edge", "postgres", "registry")
+# More managers than five only make every change wait for more of them.
+MANAGERS = (1, 3, 5)
+# What may run another image than the one that this checkout builds.
+REPLACEABLE = ("postgres", "traefik", "socket-proxy")
+MOST_REPLICAS = 100
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """How every node is reached; whatever is None, ssh's own config and the agent decide."""
+
+    user: str | None = None
+    port: int | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The container registry that somebody else runs, and the way into it.
+
+    `user` and `password_file` are both there or neither is. `ca` is the certificate of
+    a private certificate authority.
+    """
+
+    address: str
+    user: str | None = None
+    password_file: Path | None = None
+    ca: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where Traefik listens on each edge node."""
+
+    http: int = 80
+    https: int = 443
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """How many tasks serve; None where nobody chose."""
+
+    app: int | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine: `host` is where SSH finds it, `private` where the other nodes do."""
+
+    host: str
+    role: Role
+    private: IPv4Address | None = None
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The machines of one Swarm, in the file's order and with every label decided.
+
+    `images` names the image of each service that doesn't run the one built here.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    domain: str | None = None
+    ssh: Ssh = Ssh()
+    registry: Registry | None = None
+    images: Mapping[str, str] = field(default_factory=dict, hash=False)
+    ports: Ports = Ports()
+    replicas: Replicas = Replicas()
+
+    @property
+    def managers(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes if node.role == "manager")
+
+    @property
+    def needs_own_registry(self) -> bool:
+        """Tell whether images reach the nodes through a registry that the Swarm runs."""
+        return len(self.nodes) > 1 and self.registry is None
