@@ -10,7 +10,7 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    """Apply; the release before this one must still run on the result."""
+    """Apply; the release before this one must still run on the result: see README.md."""
     ${upgrades if upgrades else "pass"}
 
 
