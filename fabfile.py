@@ -10,10 +10,10 @@ from stack import lab, memory, release, rings
 from stack import status as watching
 
 
-@task
-def bootstrap(context: Connection) -> None:
-    """Make this machine ready: Docker, a Swarm of one, secrets, the base image."""
-    bootstrapping.bootstrap()
+@task(help={"accept-new-host-keys": "trust machines that are new here, without asking"})
+def bootstrap(context: Connection, accept_new_host_keys: bool = False) -> None:
+    """Make the machines ready: Docker, one Swarm, secrets, images for all."""
+    bootstrapping.bootstrap(accept_new_host_keys)
 
 
 @task

@@ -1,89 +1,166 @@
-"""Make this machine ready to deploy on: Docker, a Swarm, secrets, the base image."""
+"""Make machines ready to deploy on: Docker, one Swarm of them, secrets, images for all."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import docker
 
-from stack import console, engine, facts, images, install, lock, preflight, records, swarm
-from stack.console import step
-from stack.errors import Locked
-from stack.machine import LocalMachine
+from stack import (
+    console, engine, fleet, groups, images, install, joining, lock, peers, records, store,
+    survey, swarm)
+from stack.console import Step, step
+from stack.errors import Refused, raise_all
+from stack.fleet import Fleet, Member
+from stack.joining import Parts
 from stack.privilege import require_root
-from stack.settings import Settings
+from stack.settings import Settings, inventory_path
+from stack.survey import Look
 
-LOCK = Path("/run/tally-bootstrap.lock")
+LOCK = "/run/tally-bootstrap.lock"
+# Machines that were made a moment ago may still boot.
+BOOTING = 15.0
 
 
 @engine.in_one_line
-def bootstrap() -> None:
+def bootstrap(accept_new_host_keys: bool = False) -> None:
     """Change whatever differs from what a deploy needs, and say what that was."""
-    require_root("./fab bootstrap")
-    machine, settings = LocalMachine(), Settings.load()
-    console.heading("Bootstrap: this machine becomes a Swarm of one")
-    with alone():
-        converge(machine, settings)
+    if inventory_path() is None:
+        require_root("./fab bootstrap")
+    console.heading("Bootstrap")
+    machines = fleet.reach(accept=accept_new_host_keys, patience=BOOTING)
+    settings = Settings.load(machines.inventory)
+    with machines.managers[0].machine.exclusively(LOCK):
+        converge(machines, settings)
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """See that only one bootstrap at a time changes this machine."""
-    with LOCK.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Locked("another ./fab bootstrap is at work on this machine",
-                         "try again when it has ended") from error
-        yield
-
-
-def converge(machine: LocalMachine, settings: Settings) -> None:
-    """Look first, then install, start and make what is missing."""
-    with step("preflight") as current:
-        system = facts.system(machine)
-        preflight.check_room(machine, preflight.LEAST_DISK if engine.answers()
-                             else preflight.LEAST_DISK_AT_FIRST)
-        preflight.check_engine()
-        preflight.check_ports(machine, settings)
-        current.found(f"{system.name}, room and ports are there")
-    ensure_docker(machine, system)
-    ensure_swarm(machine)
-
-
-def ensure_docker(machine: LocalMachine, system: facts.System) -> None:
-    """Install Docker where there is none, and start it where it isn't running."""
-    with step("docker") as current:
-        done = []
-        if not install.docker_is_installed():
-            current.doing("installing it, a minute or so")
-            install.install_docker(machine, system)
-            done.append("installed")
-        if not engine.answers():
-            install.start_docker(machine, system)
-            done.append("started")
-        version = engine.connect().version()["Version"]
-        if done:
-            current.changed(f"{' and '.join(done)}, version {version}")
-
-
-def ensure_swarm(machine: LocalMachine) -> None:
-    """Make the Swarm and what the stack expects of it; safe to run at any time."""
-    client = engine.connect()
-    with step("swarm") as current:
-        if swarm.init(client):
-            current.changed("initialised, with this machine as its manager")
+def converge(machines: Fleet, settings: Settings) -> None:
+    """Look first, then install, join and make what is missing; safe to run at any time."""
+    looks = survey.look(machines, settings)
+    if not machines.local:
+        peers.introduce(machines, looks)
+    machines.each("docker", lambda member, current: ensure_docker(
+        next(look for look in looks if look.member is member), current))
+    client = ensure_swarm(machines, {look.member: look.membership for look in looks})
     with lock.hold(client):
-        with step("labels") as current:
-            if chosen := swarm.label_nodes(client):
-                current.changed("this node is now " + " and ".join(chosen))
-        with step("secrets") as current:
-            if made := swarm.make_secrets(client):
-                current.changed("made " + ", ".join(made))
-        with step("base image") as current:
-            if not images.image_id(client, images.BASE):
-                current.doing("pulling or building it, a minute or so")
-                current.changed(images.make_base(client, machine))
-        with step("data volume") as current:
-            # Once there was a release, an empty volume is a loss, not a beginning.
-            if not records.history(client) and swarm.prepare_volume(client, images.BASE):
-                current.changed("made, empty")
+        prepare(machines, client)
+
+
+def ensure_docker(look: Look, current: Step) -> None:
+    """Install Docker where there is none, and start it where it isn't running."""
+    machine, done = look.member.machine, []
+    if not look.installed:
+        current.doing("installing it, a minute or so")
+        install.install_docker(machine, look.system)
+        done.append("installed")
+    if not look.running:
+        install.start_docker(machine, look.system)
+        done.append("started")
+    if done:
+        version = look.member.client.version()["Version"]
+        current.changed(f"{' and '.join(done)}, version {version}")
+
+
+def ensure_swarm(machines: Fleet, parts: Parts) -> docker.DockerClient:
+    """Make one Swarm of the machines, whatever there is of it; return a client of it."""
+    base = joining.first_manager(parts)
+    with step("swarm") as current:
+        if base is None:
+            base = machines.managers[0]
+            joining.begin(base, machines.several)
+            current.changed(f"initialised, with {base.name} as its manager")
+        elif machines.several and parts[base].address == swarm.LOOPBACK:
+            joining.move(base)
+            current.changed(f"{base.name} now listens at {base.private} for others")
+    client = base.client
+    if machines.several:
+        raise_all(joining.strangers(client, parts))
+        join_all(machines, client, parts)
+    ensure_roles(machines, client)
+    return client
+
+
+def join_all(machines: Fleet, client: docker.DockerClient, parts: Parts) -> None:
+    """Let every machine join that isn't a node yet: managers in turn, then the workers."""
+    nodes = {node.id for node in client.nodes.list()}
+    new = [member for member in machines.members
+           if swarm.membership(member.client).node_id not in nodes]
+    managers = [member.private for member in machines.managers if member not in new]
+
+    def join(member: Member, current: Step) -> None:
+        joining.join(client, member, managers)
+        current.changed(f"joined as a {member.node.role}")
+    # Each new manager changes the majority that the next one needs.
+    for member in new:
+        if member.node.role == "manager":
+            machines.each("join", join, [member])
+            managers.append(member.private)
+    if workers := [member for member in new if member.node.role == "worker"]:
+        machines.each("join", join, workers)
+    if not new:
+        with step("join"):
+            pass
+
+
+def node_ids(machines: Fleet) -> dict[Member, str]:
+    """Return the id of each machine's node."""
+    return {member: swarm.membership(member.client).node_id
+            for member in machines.members}
+
+
+def ensure_roles(machines: Fleet, client: docker.DockerClient) -> None:
+    """Give every node its role and its labels, and wait until all are ready."""
+    ids = node_ids(machines)
+    joining.wait_ready(client, ids.values())
+    with step("roles") as current:
+        # Promotions first: a majority has to be left at any time.
+        ordered = sorted(ids, key=lambda member: member.node.role != "manager")
+        if changed := [f"{member.name} is now a {member.node.role}" for member in ordered
+                       if joining.give_role(client, ids[member], member.node.role)]:
+            current.changed(", ".join(changed))
+    with step("labels") as current:
+        check_pinned(machines, client, ids)
+        if changed := [f"{member.name}: {' and '.join(labels)}" for member in ids
+                       if (labels := joining.give_labels(client, ids[member],
+                                                         member.node.labels))]:
+            current.changed(", ".join(changed))
+    for node in client.nodes.list():
+        if node.id not in ids.values():
+            console.say(f"  note           {node.attrs['Description']['Hostname']} is a node, but "
+                        f"not in the inventory: ./fab node.remove {str(node.id)[:12]}")
+
+
+def check_pinned(machines: Fleet, client: docker.DockerClient, ids: dict[Member, str]) -> None:
+    """Refuse to place Postgres or the registry elsewhere than where their volumes are."""
+    for label in ("postgres", "registry"):
+        holders = [node for node in client.nodes.list()
+                   if (node.attrs["Spec"].get("Labels") or {}).get(label) == "true"]
+        wanted = next((ids[member] for member in ids
+                       if member.node.labels.get(label) == "true"), None)
+        for node in holders:
+            if wanted and node.id != wanted:
+                name = node.attrs["Description"]["Hostname"]
+                raise Refused(f"{label}'s volume is on {name}, not where the inventory has it",
+                              f'give that node the label {label}: "true" in the inventory')
+
+
+def prepare(machines: Fleet, client: docker.DockerClient) -> None:
+    """Make what a deploy expects of a Swarm: secrets, the base image, the volume, a registry."""
+    builder = fleet.builders(machines)[0]
+    with step("secrets") as current:
+        if made := swarm.make_secrets(client):
+            current.changed("made " + ", ".join(made))
+    if machines.several:
+        with step("docker group") as current:
+            if changed := groups.align(machines.managers):
+                current.changed(changed)
+    own = builder.client
+    with step("base image") as current:
+        if not images.image_id(own, images.BASE):
+            current.doing("pulling or building it, a minute or so")
+            current.changed(images.make_base(own, builder.machine))
+    with step("data volume") as current:
+        # Once there was a release, an empty volume is a loss, not a beginning.
+        holder = fleet.holder(machines, "postgres")
+        if holder and not records.history(client) and swarm.prepare_volume(holder.machine):
+            current.changed("made, empty")
+    if machines.inventory and store.uses_registry(machines.inventory):
+        with step("registry") as current:
+            if changes := store.ensure(machines, client, builder, current):
+                current.changed(", ".join(changes))

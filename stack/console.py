@@ -3,13 +3,17 @@
 import io
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
+
+from stack.errors import OperatorError, raise_all
 
 # In a locale without "…", a question mark is better than a traceback.
 if isinstance(sys.stdout, io.TextIOWrapper):
@@ -18,19 +22,32 @@ OUT = Console(highlight=False, soft_wrap=True, emoji=False,
               width=None if sys.stdout.isatty() else 200)
 
 
+class Named(Protocol):
+    """What a line of progress can be about."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+R = TypeVar("R")
+
+
 class Step:
     """What a step does and finds; its outcome is printed as one line when it ends."""
 
-    def __init__(self, name: str, status: Status) -> None:
+    def __init__(self, name: str, status: Status, place: str = "") -> None:
         self.name = name
         self.outcome = "unchanged"
+        self._place = f"{place}  " if place else ""
         self._status = status
+        self._begun = time.monotonic()
 
     def doing(self, what: str) -> None:
         """Say that long work begins: in a spinner on a terminal, else in a line of its own."""
-        self._status.update(escape(f"{self.name}: {what}"))
+        self._status.update(escape(f"{self.name}: {self._place}{what}"))
         if not OUT.is_terminal:
-            say(f"  {self.name:<14} {what} …")
+            say(f"  {self.name:<14} {self._place}{what} …")
 
     def changed(self, outcome: str) -> None:
         """Say what the step did; a step that says nothing was unchanged."""
@@ -38,24 +55,66 @@ class Step:
 
     found = changed
 
+    def end(self, outcome: str = "") -> None:
+        """Print the step's line."""
+        colour = "red" if outcome else "dim" if self.outcome == "unchanged" else "green"
+        text = escape(outcome or self.outcome)
+        OUT.print(f"  {self.name:<14} {escape(self._place)}[{colour}]{text}[/{colour}] "
+                  f"[dim]({time.monotonic() - self._begun:.1f} s)[/dim]")
+
 
 @contextmanager
 def step(name: str) -> Iterator[Step]:
     """Print one line for a step: its name, its outcome, its seconds."""
-    begun = time.monotonic()
-    try:
-        with OUT.status(f"{name}: checking") as status:
-            current = Step(name, status)
+    with OUT.status(f"{name}: checking") as status:
+        current = Step(name, status)
+        try:
             yield current
-    except BaseException:
-        _end(name, "[red]failed[/red]", begun)
-        raise
-    colour = "dim" if current.outcome == "unchanged" else "green"
-    _end(name, f"[{colour}]{escape(current.outcome)}[/{colour}]", begun)
+        except BaseException:
+            status.stop()
+            current.end("failed")
+            raise
+    current.end()
 
 
-def _end(name: str, outcome: str, begun: float) -> None:
-    OUT.print(f"  {name:<14} {outcome} [dim]({time.monotonic() - begun:.1f} s)[/dim]")
+def together(name: str, places: Sequence[N], work: Callable[[N, Step], R]) -> list[R]:
+    """Do a step on several machines side by side and return what came of it on each.
+
+    What was unchanged everywhere is one line; otherwise each machine has its own.
+    Raises every machine's error at once, after all have ended.
+    """
+    if len(places) == 1:
+        with step(name) as current:
+            return [work(places[0], current)]
+    pool = ThreadPoolExecutor(len(places) or 1)
+    with OUT.status(f"{name}: checking") as status:
+        whole, steps = Step(name, status), [Step(name, status, place.name) for place in places]
+        try:
+            running = [pool.submit(_work, work, place, current)
+                       for place, current in zip(places, steps)]
+            results = [each.result() for each in running]
+        finally:
+            # After Ctrl-C nobody waits here: closing the machines' connections ends the rest.
+            pool.shutdown(wait=False, cancel_futures=True)
+    errors = [result for result in results if isinstance(result, OperatorError)]
+    quiet = [each for each in steps if each.outcome == "unchanged"]
+    for each in [whole] if len(quiet) == len(steps) and not errors else quiet:
+        each.end()
+    raise_all(errors)
+    return [result for result in results if not isinstance(result, OperatorError)]
+
+
+def _work(work: Callable[[N, Step], R], place: N, current: Step) -> R | OperatorError:
+    """Do the work on one machine; an operator's error is a result like any other."""
+    try:
+        result = work(place, current)
+    except OperatorError as error:
+        current.changed("failed")
+        current.end("failed")
+        return error
+    if current.outcome != "unchanged":
+        current.end()
+    return result
 
 
 def heading(text: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from stack.errors import Refused
 
 # The Compose file's own syntax, as far as docker-stack.yml uses it.
 VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_]\w*)(?P<required>:?\?)?(?P<rest>[^}]*)\}")
+SECTIONS = ("services", "networks", "secrets")
+JOB = "x-migrate"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Stack:
     @property
     def migrate(self) -> dict[str, Any]:
         """The job: the app's definition, with what x-migrate says laid over it."""
-        changes = self.content["x-migrate"]
+        changes = self.content[JOB]
         app = self.services["app"]
         environment = {**app["environment"], **changes.get("environment", {})}
         return {**app, **changes, "environment": environment}
@@ -59,8 +61,12 @@ class Stack:
                           indent=2, ensure_ascii=False)
 
 
-def load(path: Path, variables: Mapping[str, str | int]) -> Stack:
-    """Read a stack file; raises Refused with the file and the line or the key at fault."""
+def load(path: Path, variables: Mapping[str, str | int],
+         sections: Sequence[str] = (*SECTIONS, JOB)) -> Stack:
+    """Read a stack file; raises Refused with the file and the line or the key at fault.
+
+    `sections` are those that it must have: Tally's own has the migration's job, too.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -71,31 +77,29 @@ def load(path: Path, variables: Mapping[str, str | int]) -> Stack:
     # Dates that there are not, and numbers too long to read, are plain ValueErrors.
     except (yaml.YAMLError, ValueError) as error:
         raise Refused(f"{path.name}: {str(error).splitlines()[0]}") from error
-    _check_shape(path.name, content)
+    _check_shape(path.name, content, sections)
     return Stack(_map_strings(content, lambda text: _fill(path.name, text, variables)))
 
 
-def _check_shape(name: str, content: Any) -> None:
+def _check_shape(name: str, content: Any, sections: Sequence[str]) -> None:
     if not isinstance(content, dict):
         raise Refused(f"{name}: it should be a mapping with services, networks and secrets")
-    for section in ("services", "networks", "secrets", "x-migrate"):
+    for section in sections:
         if not isinstance(content.get(section), dict):
             raise Refused(f"{name}: {section}: it should be a mapping")
     for service, keys in content["services"].items():
         if not isinstance(keys, dict):
             raise Refused(f"{name}: services.{service}: it should be a mapping")
         _check_references(f"{name}: services.{service}", keys, content)
-    _check_references(f"{name}: x-migrate", content["x-migrate"], content)
+    _check_references(f"{name}: {JOB}", content.get(JOB) or {}, content)
 
 
 def _check_references(where: str, service: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Refuse networks and secrets that the file doesn't declare: Docker would notice too late."""
-    used = {"networks": service.get("networks") or [],
-            "secrets": [use["source"] if isinstance(use, dict) else use
-                        for use in service.get("secrets") or []]}
-    for section, names in used.items():
-        for name in names:
-            if name not in content[section]:
+    """Refuse what the file doesn't declare: Docker would notice too late."""
+    for section in ("networks", "secrets", "configs"):
+        for use in service.get(section) or []:
+            name = use["source"] if isinstance(use, dict) else use
+            if name not in (content.get(section) or {}):
                 raise Refused(f"{where}.{section}: {name} isn't declared",
                               f"declare it under {section} at the end of the file")
 

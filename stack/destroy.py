@@ -1,14 +1,17 @@
 """Take the stack away, and its data only when told."""
 
 import time
-
-import docker
+from concurrent.futures import ThreadPoolExecutor
 
 from stack import console, engine, images, lock, migration, records, swarm
 from stack.console import step
 from stack.errors import OperatorError, Refused
-from stack.release import Target
+from stack.target import Target
 from stack.swarm import STACK
+
+LABELLED = f"com.docker.stack.namespace={STACK}"
+OF_STACK: dict[str, str | list[str] | bool] = {"label": LABELLED}
+CONTAINERS = ("docker", "ps", "--all", "--quiet", f"--filter=label={LABELLED}")
 
 
 @engine.in_one_line
@@ -17,8 +20,7 @@ def destroy(data: bool, yes: bool) -> None:
 
     Asks unless `yes`. Docker, the Swarm and the base image stay.
     """
-    target = Target.local("./fab destroy")
-    swarm.require_manager(target.client)
+    target = Target.reach("./fab destroy")
     what = "the stack AND ALL ITS DATA" if data else "the stack; its data stays"
     if not yes and not console.confirm(f"Remove {what}?"):
         raise Refused("nothing was removed", "answer y, or say --yes")
@@ -31,24 +33,32 @@ def destroy(data: bool, yes: bool) -> None:
                 records.forget_all(target.client)
                 current.changed("removed")
         with step("images") as current:
-            if images.remove(target.client, images.tally_images(target.client)):
+            if remove_images(target):
                 current.changed("removed")
         if data:
-            remove_data(target.client)
+            remove_data(target)
+
+
+def remove_images(target: Target) -> bool:
+    """Remove the stack's images from every machine that answers."""
+    with ThreadPoolExecutor(len(target.fleet.members)) as pool:
+        removed = pool.map(lambda member: images.tidy(member.machine, target.store.prefix, ()),
+                           target.fleet.members)
+        return any(list(removed))
 
 
 def remove_stack(target: Target, timeout: float = 150) -> bool:
-    """Remove the stack and wait until its last container has gone."""
-    migration.remove_all(target.client)
-    if not target.client.services.list(filters={"label": f"com.docker.stack.namespace={STACK}"}):
+    """Remove the stack and wait until its last container has gone, on every machine."""
+    machines = [member.machine for member in target.fleet.members]
+    migration.remove_all(target.client, *machines)
+    if not target.client.services.list(filters=OF_STACK):
         return False
     done = target.cli.stack("rm", STACK)
     if not done.ok:
         raise OperatorError(f"docker stack rm: {done.last_line}", "./fab destroy")
     deadline = time.monotonic() + timeout
-    label: dict[str, str | list[str] | bool] = {"label": f"com.docker.stack.namespace={STACK}"}
-    while target.client.containers.list(all=True, filters=label, ignore_removed=True) \
-            or target.client.networks.list(filters=label):
+    while target.client.networks.list(filters=OF_STACK) or any(
+            machine.must(CONTAINERS) for machine in machines):
         if time.monotonic() > deadline:
             raise OperatorError(f"the stack's containers or networks are still there after "
                                 f"{timeout:.0f} s", "docker ps --all, then ./fab destroy")
@@ -56,14 +66,18 @@ def remove_stack(target: Target, timeout: float = 150) -> bool:
     return True
 
 
-def remove_data(client: docker.DockerClient) -> None:
+def remove_data(target: Target) -> None:
     """Remove the data volume and the secrets that belong to it."""
     with step("data volume") as current:
-        if swarm.has_volume(client):
-            client.volumes.get(swarm.VOLUME).remove()
+        holder = target.holder("postgres")
+        if holder is None:
+            raise OperatorError("the machine with the data volume can't be reached",
+                                "./fab destroy --data when it is back")
+        if swarm.has_volume(holder.machine):
+            holder.machine.must(["docker", "volume", "rm", swarm.VOLUME])
             current.changed("removed")
     with step("secrets") as current:
-        if found := client.secrets.list(filters={"label": swarm.LABEL}):
+        if found := target.client.secrets.list(filters={"label": swarm.LABEL}):
             for secret in found:
                 secret.remove()
             current.changed("removed")

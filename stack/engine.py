@@ -1,42 +1,60 @@
 """Reach the Docker Engine, through its SDK and, for what that lacks, its CLI."""
 
 import functools
-import os
 import re
-import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import ParamSpec, TypeVar
+from pathlib import Path, PurePath
+from typing import Any, ParamSpec, TypeVar
 
 import docker
 import requests
 from docker.errors import DockerException
+from docker.transport import UnixHTTPAdapter
 
 from stack.errors import OperatorError, Refused
-from stack.machine import Completed, LocalMachine
+from stack.machine import Completed, Machine
 
 P = ParamSpec("P")
 R = TypeVar("R")
 SOCKET = Path("/var/run/docker.sock")
+# On the machine itself; `docker_host` is where this program finds it.
 HOST = f"unix://{SOCKET}"
 # Jobs came with API 1.41, Docker 20.10: the oldest that a migration can run on.
 OLDEST_API = (1, 41)
 
 
-def connect(timeout: float = 60) -> docker.DockerClient:
-    """Return a client of the local engine; `timeout` is in seconds.
+def connect(machine: Machine, timeout: float = 60) -> docker.DockerClient:
+    """Return a client of a machine's engine; `timeout` is in seconds.
 
     Raises Refused if no engine answers, or if it is too old.
     """
     try:
-        client = docker.DockerClient(base_url=HOST, version="auto",
+        client = docker.DockerClient(base_url=machine.docker_host, version="auto",
                                      timeout=int(timeout))
     except (DockerException, requests.RequestException) as error:
-        raise Refused(f"the Docker Engine doesn't answer ({_cause(error)})",
+        raise Refused(f"the Docker Engine of {machine.name} doesn't answer ({_cause(error)})",
                       "./fab bootstrap installs and starts it") from error
+    _keep_one_pool(client, machine, timeout)
     check_api(client.version()["ApiVersion"], client.version()["Version"])
     return client
+
+
+class OnePool(UnixHTTPAdapter):
+    """Keep connections for the next request, whatever its path.
+
+    The SDK keeps some for each URL. Through a tunnel each is a session, of which sshd
+    allows ten, and takes a moment to open.
+    """
+
+    def get_connection(self, url: object, proxies: object = None) -> Any:
+        return super().get_connection(self.socket_path, proxies)
+
+
+def _keep_one_pool(client: docker.DockerClient, machine: Machine, timeout: float) -> None:
+    client.api.get_adapter(client.api.base_url).close()
+    client.api.mount("http+docker://", OnePool(
+        machine.docker_host.replace("unix:", "http+unix:"), int(timeout)))
 
 
 def check_api(api: str, engine: str) -> None:
@@ -46,10 +64,10 @@ def check_api(api: str, engine: str) -> None:
                       "upgrade to Docker 20.10 or newer, then ./fab bootstrap")
 
 
-def answers() -> bool:
-    """Tell whether an engine listens on the local socket."""
+def answers(machine: Machine) -> bool:
+    """Tell whether an engine listens on a machine's socket."""
     try:
-        docker.DockerClient(base_url=HOST, version="auto", timeout=10).close()
+        docker.DockerClient(base_url=machine.docker_host, version="auto", timeout=10).close()
     except (DockerException, requests.RequestException):
         return False
     return True
@@ -87,25 +105,35 @@ UNKNOWN_MAJOR = 999
 class DockerCli:
     """The docker command, for building with BuildKit and for stacks."""
 
-    def __init__(self, machine: LocalMachine, path: str | None = None) -> None:
+    def __init__(self, machine: Machine, config: str = "") -> None:
         self.machine = machine
-        folders = os.environ.get("PATH", "") if path is None else path
-        self.commands = [str(Path(folder, "docker")) for folder in folders.split(os.pathsep)
-                         if shutil.which("docker", path=folder)]
+        # The folder with credentials for a registry, if there is one.
+        self._options = ["--config", config] if config else []
+        self.commands = machine.run(["which", "-a", "docker"]).stdout.split()
         if not self.commands:
-            raise Refused("there is no docker command", "./fab bootstrap installs it")
+            raise Refused(f"there is no docker command on {machine.name}",
+                          "./fab bootstrap installs it")
+
+    @property
+    def authenticated(self) -> list[str]:
+        """What has `docker stack deploy` give the nodes the credentials for the registry."""
+        return ["--with-registry-auth"] if self._options else []
 
     def stack(self, *arguments: str, stdin: str | None = None, host: str = HOST) -> Completed:
-        """Run `docker stack …`, against the local engine unless `host` names another."""
+        """Run `docker stack …`, against the machine's engine unless `host` names another."""
         return self._run(self.commands[0], ["stack", *arguments], stdin=stdin, host=host)
 
     def service_logs(self, *arguments: str) -> list[str]:
         """Return the command that follows a service's logs."""
         return [self.commands[0], "--host", HOST, "service", "logs", *arguments]
 
-    def build(self, *arguments: str, cwd: Path) -> Completed:
+    def build(self, *arguments: str, cwd: PurePath) -> Completed:
         """Run `docker build …` with BuildKit."""
         return self._run(self.builder(), ["build", "--progress=plain", *arguments], cwd=cwd)
+
+    def push(self, tag: str) -> Completed:
+        """Run `docker push`."""
+        return self._run(self.commands[0], ["push", "--quiet", tag])
 
     def builder(self) -> str:
         """Return the first docker command that can build with BuildKit.
@@ -126,6 +154,6 @@ class DockerCli:
         return int(found[0]) if found else UNKNOWN_MAJOR
 
     def _run(self, command: str, arguments: list[str], *, stdin: str | None = None,
-             cwd: Path | None = None, host: str = HOST) -> Completed:
-        return self.machine.run([command, "--host", host, *arguments], stdin=stdin, cwd=cwd,
-                                env={"DOCKER_BUILDKIT": "1"})
+             cwd: PurePath | None = None, host: str = HOST) -> Completed:
+        return self.machine.run([command, *self._options, "--host", host, *arguments],
+                                stdin=stdin, cwd=cwd, env={"DOCKER_BUILDKIT": "1"})

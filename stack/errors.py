@@ -4,7 +4,7 @@ Each error is an operator's: one line that names the cause and the next command.
 Fabric prints it and exits with its code; a traceback is left for bugs.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 from invoke.exceptions import Exit
 
@@ -15,7 +15,7 @@ class OperatorError(Exit):
     The exit code is the class's: the table of codes is in README.md.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, cause: str, remedy: str = "") -> None:
         self.cause = " ".join(cause.split())
@@ -54,3 +54,19 @@ class Locked(OperatorError):
     """Another deploy holds the lock; nothing was changed."""
 
     exit_code = 7
+
+
+class Several(OperatorError):
+    """Several machines or checks failed: a line for each, and the code of the gravest."""
+
+    def __init__(self, errors: Sequence[OperatorError]) -> None:
+        gravest = max(errors, key=lambda error: error.exit_code)
+        self.exit_code = gravest.exit_code
+        super().__init__(gravest.cause)
+        self.message = "\n".join(str(error) for error in errors)
+
+
+def raise_all(errors: Sequence[OperatorError]) -> None:
+    """Raise one error as it is, and several as one; without any, go on."""
+    if errors:
+        raise errors[0] if len(errors) == 1 else Several(errors)

@@ -1,12 +1,11 @@
 """Ask a machine what it is and what it has, as typed values."""
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath, PurePosixPath
 
 from stack.errors import Refused
-from stack.machine import LocalMachine
+from stack.machine import Machine
 
 SUPPORTED = {("debian", "12"), ("debian", "13"), ("ubuntu", "24.04")}
 
@@ -34,7 +33,7 @@ class Listener:
     pid: int
 
 
-def system(machine: LocalMachine) -> System:
+def system(machine: Machine) -> System:
     """Read /etc/os-release (os-release(5)) and find the init system."""
     text = machine.must(["cat", "/etc/os-release"])
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', text, re.MULTILINE))
@@ -44,7 +43,7 @@ def system(machine: LocalMachine) -> System:
                   release.get("PRETTY_NAME", "an unknown system"), booted)
 
 
-def memory(machine: LocalMachine) -> int:
+def memory(machine: Machine) -> int:
     """Return the machine's memory in bytes."""
     found = re.search(r"^MemTotal:\s+(\d+) kB$", machine.must(["cat", "/proc/meminfo"]),
                       re.MULTILINE)
@@ -53,15 +52,15 @@ def memory(machine: LocalMachine) -> int:
     return int(found[1]) * 1024
 
 
-def free_disk(machine: LocalMachine, folder: str) -> int:
+def free_disk(machine: Machine, folder: str) -> int:
     """Return the free bytes of the file system that holds, or would hold, a folder."""
-    path = Path(folder)
+    path = PurePosixPath(folder)
     while not machine.run(["test", "-e", str(path)]).ok:
         path = path.parent
     return int(machine.must(["df", "--output=avail", "--block-size=1", str(path)]).split()[-1])
 
 
-def listeners(machine: LocalMachine) -> list[Listener]:
+def listeners(machine: Machine) -> list[Listener]:
     """Return who listens on which TCP port; other users' processes need root to be named."""
     found = []
     for line in machine.must(["ss", "-H", "-l", "-t", "-n", "-p"]).splitlines():
@@ -72,6 +71,6 @@ def listeners(machine: LocalMachine) -> list[Listener]:
     return found
 
 
-def socket_group(socket: Path) -> int:
+def socket_group(machine: Machine, socket: PurePath) -> int:
     """Return the id of the group that may open a socket."""
-    return os.stat(socket).st_gid
+    return int(machine.must(["stat", "--dereference", "--format=%g", str(socket)]))

@@ -1,19 +1,17 @@
 """Install Docker from the distribution's packages and start it."""
 
 import json
-import os
-import shutil
-import subprocess
 import time
-from pathlib import Path
 
 from stack import engine
 from stack.errors import Refused
 from stack.facts import System
-from stack.machine import Completed, LocalMachine
+from stack.machine import Completed, Machine
 
-DAEMON_CONFIG = Path("/etc/docker/daemon.json")
-DAEMON_LOG = Path("/var/log/dockerd.log")
+DAEMON_CONFIG = "/etc/docker/daemon.json"
+DAEMON_LOG = "/var/log/dockerd.log"
+# Not on every user's PATH, but where daemons are.
+SBIN = "PATH=$PATH:/usr/sbin:/sbin"
 # A stack file can't ask for this, so the daemon gives it to every container.
 DAEMON_SETTINGS = {
     "no-new-privileges": True,
@@ -25,31 +23,35 @@ APT = ("apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=300")
 NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive"}
 
 
-def docker_is_installed() -> bool:
+def docker_is_installed(machine: Machine) -> bool:
     """Tell whether there are an engine and a client."""
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    return all(shutil.which(name, path=path) for name in ("dockerd", "docker"))
+    return machine.run(["sh", "-c", f"{SBIN}; command -v dockerd && command -v docker"]).ok
 
 
-def install_docker(machine: LocalMachine, system: System) -> None:
-    """Install the distribution's Docker; raises Refused where there is none to be had."""
+def require_supported(machine: Machine, system: System) -> None:
+    """Refuse a machine without Docker whose distribution's packages nobody has tried."""
     if not system.supported:
-        raise Refused(f"Docker isn't installed, and {system.name} isn't Debian 12, Debian 13 "
-                      "or Ubuntu 24.04", "install Docker 20.10 or newer, then ./fab bootstrap")
-    if not DAEMON_CONFIG.exists():
-        DAEMON_CONFIG.parent.mkdir(parents=True, exist_ok=True)
-        whole = DAEMON_CONFIG.with_suffix(".new")
-        whole.write_text(json.dumps(DAEMON_SETTINGS, indent=2) + "\n")
-        whole.replace(DAEMON_CONFIG)
+        raise Refused(f"Docker isn't installed on {machine.name}, and {system.name} isn't "
+                      "Debian 12, Debian 13 or Ubuntu 24.04",
+                      "install Docker 20.10 or newer, then ./fab bootstrap")
+
+
+def install_docker(machine: Machine, system: System) -> None:
+    """Install the distribution's Docker; raises Refused where there is none to be had."""
+    require_supported(machine, system)
+    if machine.read(DAEMON_CONFIG) is None:
+        machine.write(DAEMON_CONFIG, json.dumps(DAEMON_SETTINGS, indent=2) + "\n")
     packages(machine, *WANTED)
 
 
-def packages(machine: LocalMachine, *names: str) -> None:
+def packages(machine: Machine, *names: str) -> None:
     """Install those packages that the distribution has, and their needs only.
 
     A source that fails doesn't matter as long as the others have what is needed.
     Raises Refused if no package source answers or the first name isn't to be had.
     """
+    # A command that was killed may have left packages half installed.
+    machine.run(["dpkg", "--configure", "--pending"], env=NONINTERACTIVE)
     updated = _update_lists(machine)
     known = [name for name in names
              if machine.run(["apt-cache", "show", "--quiet=2", name]).ok]
@@ -65,7 +67,7 @@ def packages(machine: LocalMachine, *names: str) -> None:
                       "apt-get install " + " ".join(known))
 
 
-def _update_lists(machine: LocalMachine, patience: float = 300) -> Completed:
+def _update_lists(machine: Machine, patience: float = 300) -> Completed:
     """Run apt-get update, which unlike install doesn't wait for another apt by itself."""
     deadline = time.monotonic() + patience
     while True:
@@ -75,24 +77,21 @@ def _update_lists(machine: LocalMachine, patience: float = 300) -> Completed:
         time.sleep(2)
 
 
-def start_docker(machine: LocalMachine, system: System, timeout: float = 60) -> None:
+def start_docker(machine: Machine, system: System, timeout: float = 60) -> None:
     """Start the engine and wait for it; raises Refused, with where to look, if it doesn't."""
     if system.systemd:
         machine.run(["systemctl", "enable", "--now", "docker"])
         place = "journalctl --unit=docker"
     else:
-        _spawn_daemon()
+        _spawn_daemon(machine)
         place = f"tail {DAEMON_LOG}"
     deadline = time.monotonic() + timeout
-    while not engine.answers():
+    while not engine.answers(machine):
         if time.monotonic() > deadline:
             raise Refused(f"the Docker Engine didn't start within {timeout:.0f} s", place)
         time.sleep(0.3)
 
 
-def _spawn_daemon() -> None:
+def _spawn_daemon(machine: Machine) -> None:
     """Run dockerd on its own, for machines whose init system isn't systemd."""
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    with DAEMON_LOG.open("ab") as log:
-        subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                         start_new_session=True, env={**os.environ, "PATH": path})
+    machine.must(["sh", "-c", f"{SBIN} setsid --fork dockerd < /dev/null >> {DAEMON_LOG} 2>&1"])

@@ -1,14 +1,16 @@
 """Run commands on a machine: the one that ./fab runs on; stack/remote.py has the others."""
 
+import fcntl
 import os
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from stack.errors import OperatorError
+from stack.errors import Locked, OperatorError
 
 # What a command gets to read: text, or a file's bytes as they come.
 Input = str | IO[bytes] | None
@@ -54,9 +56,15 @@ class CommandFailed(OperatorError):
 class Machine(ABC):
     """A machine on which commands run, as root unless it is this one."""
 
-    name: str
-    # Where the Engine's own socket can be reached from this process.
-    docker_host: str
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    @abstractmethod
+    def docker_host(self) -> str:
+        """Where this program reaches its Engine's socket."""
 
     @abstractmethod
     def run(self, command: Sequence[str], *, stdin: Input = None,
@@ -72,6 +80,14 @@ class Machine(ABC):
     @abstractmethod
     def stream(self, command: Sequence[str]) -> int:
         """Run a command whose output goes to this program's own; return its code."""
+
+    @abstractmethod
+    def holding(self, folder: Path) -> AbstractContextManager[PurePath]:
+        """Have a folder of this program's machine there, for a while, and give its path."""
+
+    @abstractmethod
+    def exclusively(self, lock: str) -> AbstractContextManager[None]:
+        """Hold a lock file, which is freed however this program ends; raises Locked."""
 
     def must(self, command: Sequence[str], *, stdin: Input = None,
              env: Mapping[str, str] | None = None, cwd: PurePath | None = None,
@@ -121,6 +137,24 @@ class LocalMachine(Machine):
 
     def stream(self, command: Sequence[str]) -> int:
         return subprocess.run(command).returncode
+
+    @contextmanager
+    def holding(self, folder: Path) -> Iterator[PurePath]:
+        yield folder
+
+    @contextmanager
+    def exclusively(self, lock: str) -> Iterator[None]:
+        with open(lock, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise taken(self.name) from error
+            yield
+
+
+def taken(name: str) -> Locked:
+    """Return the error for a machine that another command is changing."""
+    return Locked(f"another ./fab bootstrap is at work on {name}", "try again when it has ended")
 
 
 def _given(stdin: Input) -> dict[str, Any]:

@@ -4,16 +4,15 @@ from datetime import datetime, timezone
 
 from rich.table import Table
 
-from stack import console, engine, lock, records, swarm
+from stack import console, engine, lock, records
 from stack.errors import Refused
-from stack.release import Target
+from stack.target import Target
 
 
 @engine.in_one_line
 def releases() -> None:
     """List the proven releases, the newest first; the first one is the current."""
-    target = Target.local("./fab releases")
-    swarm.require_manager(target.client)
+    target = Target.reach("./fab releases")
     history = records.history(target.client)
     if not history:
         raise Refused("no release is remembered here", "./fab deploy")
@@ -35,7 +34,7 @@ def _failures(record: records.Record) -> str:
 @engine.in_one_line
 def lock_status() -> None:
     """Say who holds the lock, since when and how long at most without a sign of life."""
-    found = _holder()
+    found = lock.holder(Target.reach("./fab lock").client)
     until = f"; expires {found.until} unless renewed" if found and not found.expired else ""
     console.say(lock.describe(found) + until)
 
@@ -43,17 +42,12 @@ def lock_status() -> None:
 @engine.in_one_line
 def lock_release(yes: bool) -> None:
     """Take the lock from whoever holds it, after asking."""
-    found = _holder()
+    target = Target.reach("./fab lock")
+    found = lock.holder(target.client)
     if found is None:
         console.say("free already")
         return
     if not yes and not console.confirm(f"Take the lock from {found}?"):
         raise Refused("nothing was changed", "answer y, or say --yes")
-    lock.free(engine.connect(), found)
+    lock.free(target.client, found)
     console.say(f"freed: {found} had it")
-
-
-def _holder() -> lock.Holder | None:
-    target = Target.local("./fab lock")
-    swarm.require_manager(target.client)
-    return lock.holder(target.client)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import docker
-from docker.errors import APIError, NotFound
+from docker.errors import NotFound
 from docker.types import (
     ContainerSpec, DriverConfig, Healthcheck, Mount, NetworkAttachmentConfig, Resources,
     RestartPolicy, SecretReference, ServiceMode, TaskTemplate)
@@ -19,7 +19,7 @@ from stack import console
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.errors import MigrationFailed, Refused
-from stack.machine import LocalMachine
+from stack.machine import Machine
 from stack.swarm import STACK
 from stack.version import Version
 
@@ -30,6 +30,9 @@ TAKEN = {"image", "command", "user", "environment", "secrets", "networks", "volu
 NOT_FOR_A_JOB = {"healthcheck", "ports", "stop_grace_period"}
 LABEL = "tally.migration"
 CONTAINER_LABEL = "tally.migration.task"
+# A container may be gone already, or going: newer engines clean up themselves.
+REMOVE_CONTAINERS = (f"docker ps --all --quiet --filter label={CONTAINER_LABEL} | "
+                     "xargs --no-run-if-empty docker rm --force > /dev/null 2>&1; true")
 ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
@@ -41,7 +44,7 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
     the running release is untouched then.
     """
     name = f"{STACK}_migrate-{version.tag.replace('.', '-')}"
-    remove_all(client)
+    remove_all(client, cli.machine)
     service = client.api.create_service(
         task_template(client, stack), name=name,
         # Not the stack's own label: Docker 20.10 never forgets a removed job's tasks
@@ -52,7 +55,7 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
         state, cause = _wait(client, service["ID"], time.monotonic() + timeout)
         log = _log(cli, name)
     finally:
-        remove_all(client)
+        remove_all(client, cli.machine)
     if state != "complete":
         console.block(log[-40:])
         raise MigrationFailed(f"the migration {state} ({cause}); the running release is untouched",
@@ -126,11 +129,11 @@ def _wait(client: docker.DockerClient, service: str, deadline: float) -> tuple[s
 
 def _log(cli: DockerCli, name: str) -> list[str]:
     command = cli.service_logs("--raw", "--tail=200", name)
-    done = LocalMachine().run(command, timeout=20)
+    done = cli.machine.run(command, timeout=20)
     return (done.stdout + done.stderr).strip().splitlines()
 
 
-def remove_all(client: docker.DockerClient) -> None:
+def remove_all(client: docker.DockerClient, *machines: Machine) -> None:
     """Remove every migration's job, also one that a killed command left running.
 
     Docker 20.10 leaves their containers, which would keep the images in use.
@@ -138,11 +141,5 @@ def remove_all(client: docker.DockerClient) -> None:
     for service in client.services.list(filters={"label": LABEL}):
         with suppress(NotFound):
             service.remove()
-    for container in client.containers.list(all=True, filters={"label": CONTAINER_LABEL},
-                                            ignore_removed=True):
-        try:
-            container.remove(force=True)
-        except APIError as error:
-            # Gone already, or going: newer engines clean up themselves.
-            if error.status_code not in {404, 409}:
-                raise
+    for machine in machines:
+        machine.must(["sh", "-c", REMOVE_CONTAINERS])

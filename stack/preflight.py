@@ -1,8 +1,11 @@
 """Look before anything is changed: is this a machine that can carry the stack?"""
 
-from stack import engine, facts, swarm
+import json
+import re
+
+from stack import facts
 from stack.errors import Refused
-from stack.machine import LocalMachine
+from stack.machine import Machine
 from stack.settings import Settings
 
 GIB = 1024 ** 3
@@ -13,43 +16,62 @@ LEAST_DISK = 1 * GIB
 # the engine itself.
 LEAST_MEMORY = 1 * GIB
 DOCKER_ROOT = "/var/lib/docker"
+# What cloud-init/user-data.yml's firewall lets everybody reach, besides SSH.
+FIREWALL = "/etc/tally/firewall.nft"
+OPEN = {80, 443}
+# How a machine that cloud-init prepares ends its first boot: errors, if there were any.
+CLOUD_INIT_RESULT = "/run/cloud-init/result.json"
+CLOUD_INIT_TIMEOUT = 900
 
 
-def check_room(machine: LocalMachine, least_disk: int) -> None:
+def check_room(machine: Machine, least_disk: int) -> None:
     """Refuse a machine with too little memory, or less free disk than these bytes."""
     memory, disk = facts.memory(machine), facts.free_disk(machine, DOCKER_ROOT)
     # A machine sold as 1 GiB shows a little less: its kernel keeps some.
     if memory < 0.9 * LEAST_MEMORY:
-        raise Refused(f"this machine has {memory / GIB:.1f} GiB of memory, "
+        raise Refused(f"{machine.name} has {memory / GIB:.1f} GiB of memory, "
                       f"at least {LEAST_MEMORY // GIB} is needed", "use a larger machine")
     if disk < least_disk:
-        raise Refused(f"{DOCKER_ROOT} has {disk / GIB:.1f} GiB free, "
+        raise Refused(f"{DOCKER_ROOT} on {machine.name} has {disk / GIB:.1f} GiB free, "
                       f"at least {least_disk // GIB} GiB are needed",
                       "make room, with docker system prune for example")
 
 
-def check_ports(machine: LocalMachine, settings: Settings) -> None:
-    """Refuse ports that something else than this stack listens on."""
-    ours = _published()
+def check_ports(machine: Machine, settings: Settings) -> None:
+    """Refuse ports that something else than this stack listens on, or that nobody gets to."""
+    ours = _published(machine)
     taken = {listener.port: listener for listener in facts.listeners(machine)}
     for name, port, other in (("HTTP_PORT", settings.http_port, 8080),
                               ("HTTPS_PORT", settings.https_port, 8443)):
         if port in taken and port not in ours:
             who = taken[port]
-            raise Refused(f"port {port} is taken by {who.process} (pid {who.pid})",
+            raise Refused(f"port {port} of {machine.name} is taken by {who.process} "
+                          f"(pid {who.pid})",
                           f"stop it, or choose another: echo {name}={other} >> .env")
+        if port not in OPEN and machine.run(["test", "-e", FIREWALL]).ok:
+            raise Refused(f"{name}={port}: the firewall of {machine.name} lets visitors reach "
+                          "80 and 443 only", f"keep to those, or open it in {FIREWALL}")
 
 
-def _published() -> set[int]:
-    """Return the ports that this stack's Traefik holds, if there is one."""
-    if not engine.answers() or not swarm.membership(engine.connect()).manager:
-        return set()
-    services = engine.connect().services.list(filters={"name": f"{swarm.STACK}_traefik"})
-    return {port["PublishedPort"] for service in services
-            for port in service.attrs["Endpoint"].get("Ports", [])}
+def _published(machine: Machine) -> set[int]:
+    """Return the ports that this stack's Traefik holds there, if it runs."""
+    said = machine.run(["docker", "ps", "--format={{.Ports}}",
+                        "--filter=label=com.docker.swarm.service.name=tally_traefik"])
+    return {int(port) for port in re.findall(r":(\d+)->", said.stdout)}
 
 
-def check_engine() -> None:
-    """Refuse an engine that is too old or a machine in a Swarm that isn't its own."""
-    if engine.answers():
-        swarm.check_membership(swarm.membership(engine.connect()))
+def wait_for_cloud_init(machine: Machine) -> None:
+    """Wait until the first boot's preparation is done; raises Refused with its errors."""
+    result = machine.read(CLOUD_INIT_RESULT)
+    if result is None:
+        if not machine.run(["sh", "-c", "command -v cloud-init && "
+                            "test ! -e /run/cloud-init/disabled"]).ok:
+            return
+        done = machine.run(["cloud-init", "status", "--wait"], timeout=CLOUD_INIT_TIMEOUT)
+        result = machine.read(CLOUD_INIT_RESULT)
+        if result is None:
+            raise Refused(f"cloud-init on {machine.name} didn't end well ({done.last_line})",
+                          "see on it: cloud-init status --long")
+    if errors := json.loads(result)["v1"]["errors"]:
+        raise Refused(f"cloud-init on {machine.name} failed: {'; '.join(map(str, errors))}",
+                      "see /var/log/cloud-init-output.log on it")

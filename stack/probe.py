@@ -1,10 +1,11 @@
 """Watch the site during a change, as its visitors would."""
 
 import http.client
+import itertools
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -51,10 +52,13 @@ class Watch:
 
 
 @contextmanager
-def watching(port: int, host: str = "127.0.0.1") -> Iterator[Watch]:
-    """Ask for the page through Traefik, twenty times a second; no visit is counted."""
+def watching(hosts: Sequence[str], port: int) -> Iterator[Watch]:
+    """Ask for the page through Traefik, twenty times a second; no visit is counted.
+
+    Of several edge nodes one after the other is asked.
+    """
     watch, done = Watch(), threading.Event()
-    thread = threading.Thread(target=_ask_until, args=(done, watch, host, port), daemon=True)
+    thread = threading.Thread(target=_ask_until, args=(done, watch, hosts, port), daemon=True)
     thread.start()
     try:
         yield watch
@@ -64,10 +68,11 @@ def watching(port: int, host: str = "127.0.0.1") -> Iterator[Watch]:
         watch.ended = time.monotonic()
 
 
-def _ask_until(done: threading.Event, watch: Watch, host: str, port: int) -> None:
+def _ask_until(done: threading.Event, watch: Watch, hosts: Sequence[str], port: int) -> None:
+    turns = itertools.cycle(hosts)
     while not done.wait(INTERVAL):
         asked = time.monotonic()
-        if is_answered(host, port):
+        if is_answered(next(turns), port):
             watch.answered.append(time.monotonic())
             watch.took.append(watch.answered[-1] - asked)
         else:

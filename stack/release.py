@@ -4,48 +4,31 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NoReturn
 
-import docker
 import requests
 from docker.errors import DockerException
 
 from stack import (
-    console, definition, engine, facts, images, lock, migration, preflight, probe, records, rollout,
-    swarm, version)
-from stack.console import step
+    clock, console, definition, engine, facts, host_keys, images, lock, migration, preflight, probe,
+    records, rollout, swarm, version)
+from stack.console import Step, step
 from stack.definition import Stack
-from stack.engine import SOCKET, DockerCli
-from stack.errors import MigrationFailed, OperatorError, Refused, RestoreFailed, UpdateFailed
+from stack.engine import SOCKET
+from stack.errors import (
+    MigrationFailed, OperatorError, Refused, RestoreFailed, UpdateFailed, raise_all)
+from stack.fleet import Member
 from stack.lock import Lock
 from stack.machine import LocalMachine
-from stack.privilege import may_use_docker, require_root
 from stack.probe import Report
 from stack.records import Record
-from stack.settings import ROOT, Settings
+from stack.settings import DEFAULT_REPLICAS, ROOT, inventory_path
+from stack.target import Target
 from stack.version import Snapshot, Version
 
 STACK_FILE = "docker-stack.yml"
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a release goes: the engine, twice, and the operator's choices."""
-
-    machine: LocalMachine
-    client: docker.DockerClient
-    cli: DockerCli
-    settings: Settings
-
-    @classmethod
-    def local(cls, why: str) -> "Target":
-        """Reach this machine's engine, as root if it lets nobody else."""
-        if SOCKET.exists() and not may_use_docker(SOCKET):
-            require_root(why)
-        machine = LocalMachine()
-        return cls(machine, engine.connect(), DockerCli(machine), Settings.load())
 
 
 @engine.in_one_line
@@ -55,57 +38,79 @@ def deploy(probe_budget: str = "") -> None:
     More failed requests than `probe_budget`, if one is given, fail the deploy.
     """
     budget = read_budget(probe_budget)
-    target = Target.local("./fab deploy")
-    swarm.require_manager(target.client)
+    target = Target.reach("./fab deploy")
     console.heading("Deploy")
-    with lock.hold(target.client) as held, version.snapshot(ROOT, target.machine) as snapshot:
+    with lock.hold(target.client) as held, snapshot_of(target) as snapshot:
         began = time.time()
-        release = images.resolve(target.client, snapshot.version())
-        stack, builds = prepare(target, snapshot, release)
+        release, builds = prepare(target, snapshot)
         build(target, snapshot, builds)
+        stack = render(target, snapshot, references(target, builds))
         current = next(iter(records.history(target.client)), None)
         if current and is_running(target, current, stack):
             confirm_unchanged(target, current)
         else:
             update(target, stack, release, current, began, budget, held)
-    say_where(stack)
+    say_where(target, stack)
 
 
 @engine.in_one_line
 def build_images() -> None:
     """Build this checkout's images, as the first half of a deploy does."""
-    target = Target.local("./fab build")
-    swarm.require_manager(target.client)
+    target = Target.reach("./fab build")
     console.heading("Build")
-    with lock.hold(target.client), version.snapshot(ROOT, target.machine) as snapshot:
-        release = images.resolve(target.client, snapshot.version())
-        _, builds = prepare(target, snapshot, release)
+    with lock.hold(target.client), snapshot_of(target) as snapshot:
+        _, builds = prepare(target, snapshot)
         build(target, snapshot, builds)
 
 
-def prepare(target: Target, snapshot: Snapshot,
-            release: Version) -> tuple[Stack, dict[str, images.Build]]:
+def snapshot_of(target: Target) -> AbstractContextManager[Snapshot]:
+    """Take the checkout as it is; the inventory isn't part of what is released."""
+    path = inventory_path()
+    apart = [path, path.parent / host_keys.FILE] if path else []
+    return version.snapshot(ROOT, LocalMachine(), apart)
+
+
+def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, images.Build]]:
     """Check everything that can be checked before the first change."""
+    if not target.fleet.local:
+        check_machines(target)
     with step("preflight") as current:
         base = images.image_id(target.client, images.BASE)
         check_bootstrapped(target, base)
-        preflight.check_room(target.machine, preflight.LEAST_DISK)
-        preflight.check_ports(target.machine, target.settings)
+        target.store.check()
+        if target.fleet.local:
+            preflight.check_room(target.machine, preflight.LEAST_DISK)
+            preflight.check_ports(target.machine, target.settings)
         swarm.require_labels(target.client)
-        builds = images.plan(snapshot, release, base)
-        stack = definition.load(snapshot.files / STACK_FILE, variables(target, builds))
+        release = images.resolve(target.client, snapshot.version(), target.store.prefix)
+        builds = images.plan(snapshot, release, base, target.store.prefix)
+        stack = render(target, snapshot, {name: each.tag for name, each in builds.items()})
         if complaint := rollout.check(target.cli, stack):
             raise Refused(f"{STACK_FILE}: {complaint}")
         migration.task_template(target.client, stack)
         current.found(f"version {release.text}, all checks passed")
-    return stack, builds
+    return release, builds
+
+
+def check_machines(target: Target) -> None:
+    """See that each machine that answers has room, free ports and the right time."""
+    def check(member: Member, current: Step) -> float:
+        preflight.check_room(member.machine, preflight.LEAST_DISK)
+        if member.node.labels.get("edge") == "true":
+            preflight.check_ports(member.machine, target.settings)
+        return clock.offset(member.machine)
+    offsets = target.fleet.each("machines", check)
+    raise_all([Refused(line) for line in clock.complaints(
+        dict(zip((member.name for member in target.fleet.members), offsets)))])
 
 
 def check_bootstrapped(target: Target, base: str) -> None:
-    """Refuse a machine without what bootstrap makes, or whose data has vanished."""
+    """Refuse a Swarm without what bootstrap makes, or whose data has vanished."""
     if not base:
-        raise Refused("the base image is missing", "./fab bootstrap makes it")
-    if swarm.has_volume(target.client):
+        raise Refused(f"the base image is missing on {target.machine.name}",
+                      "./fab bootstrap makes it")
+    holder = target.holder("postgres")
+    if holder is None or swarm.has_volume(holder.machine):
         return
     if records.history(target.client):
         raise Refused(f"the volume {swarm.VOLUME} is gone, and with it all visits",
@@ -114,34 +119,54 @@ def check_bootstrapped(target: Target, base: str) -> None:
     raise Refused("the data volume is missing", "./fab bootstrap makes it")
 
 
-def variables(target: Target, builds: dict[str, images.Build]) -> dict[str, str | int]:
+def render(target: Target, snapshot: Snapshot, names: Mapping[str, str]) -> Stack:
+    """Return the stack with every variable filled in; `names` are the services' images."""
+    return definition.load(snapshot.files / STACK_FILE, variables(target, names))
+
+
+def references(target: Target, builds: Mapping[str, images.Build]) -> dict[str, str]:
+    """Return the name by which each service runs its image."""
+    return {name: target.store.reference(each.tag) for name, each in builds.items()}
+
+
+def variables(target: Target, names: Mapping[str, str]) -> dict[str, str | int]:
     """Return the value of each variable in docker-stack.yml."""
     secrets = swarm.require_secrets(target.client)
     settings = target.settings
+    chosen = target.fleet.inventory.images if target.fleet.inventory else {}
     return {
-        "APP_IMAGE": builds["app"].tag,
-        "POSTGRES_IMAGE": builds["postgres"].tag,
-        "TRAEFIK_IMAGE": builds["traefik"].tag,
-        "SOCKET_PROXY_IMAGE": builds["socket-proxy"].tag,
+        **{f"{name.upper().replace('-', '_')}_IMAGE": chosen.get(name, image)
+           for name, image in names.items()},
         "APP_PASSWORD": secrets["app-password"],
         "OWNER_PASSWORD": secrets["owner-password"],
         "VISITOR_KEY": secrets["visitor-key"],
         "HTTP_PORT": settings.http_port,
         "HTTPS_PORT": settings.https_port,
-        "APP_REPLICAS": settings.app_replicas,
+        "APP_REPLICAS": settings.app_replicas or running_replicas(target),
         "USER_NAME": settings.user_name,
         "USER_URL": settings.user_url,
-        "DOCKER_GID": str(facts.socket_group(SOCKET)),
+        "DOCKER_GID": str(facts.socket_group(target.machine, SOCKET)),
     }
 
 
-def build(target: Target, snapshot: Snapshot, builds: dict[str, images.Build]) -> None:
-    """Build whichever images aren't there yet."""
+def running_replicas(target: Target) -> int:
+    """Return how many tasks the application has, as scale left it, or how many it gets at first."""
+    for record in records.history(target.client)[:1]:
+        return int(record.stack.services["app"]["deploy"]["replicas"])
+    return DEFAULT_REPLICAS
+
+
+def build(target: Target, snapshot: Snapshot, builds: Mapping[str, images.Build]) -> None:
+    """Build whichever images aren't kept yet."""
     with step("images") as current:
-        if missing := images.missing(target.client, builds.values()):
+        if missing := target.store.missing(builds.values()):
             names = ", ".join(each.name for each in missing)
             current.doing(f"building {names}, the first time some minutes")
-            images.build(target.cli, snapshot, missing)
+            if unbuilt := [each for each in missing
+                           if not images.image_id(target.client, each.tag)]:
+                with target.machine.holding(snapshot.files) as files:
+                    images.build(target.cli, files, unbuilt)
+            target.store.keep(missing)
             current.changed(f"built {names}")
 
 
@@ -211,7 +236,7 @@ def remember(target: Target, stack: Stack, release: Version, began: float,
         raise RestoreFailed(f"{release.text} serves, proven, but could not be recorded "
                             f"({error})", "./fab deploy records it") from error
     with suppress(DockerException, requests.RequestException):
-        images.remove(target.client, unused(target, records.history(target.client)))
+        tidy(target)
 
 
 def migrate(target: Target, stack: Stack, release: Version, first: bool) -> None:
@@ -254,7 +279,7 @@ def roll_out(target: Target, stack: Stack, wanted: str, budget: float = math.inf
 
     Raises NotArrived also if more requests failed than the budget allows.
     """
-    with probe.watching(stack.http_port) as watch:
+    with probe.watching(target.edges(), stack.http_port) as watch:
         replace(target, stack, wanted)
     report = watch.report()
     with step("probe") as current:
@@ -279,7 +304,7 @@ def verdict(target: Target, stack: Stack, wanted: str) -> None:
     """See every task running and the version served to visitors."""
     with step("verdict") as current:
         rollout.wait(target.client, target.cli, stack, target.settings.deploy_timeout, held=0)
-        rollout.prove(stack.http_port, wanted)
+        rollout.prove(target.edges, stack.http_port, wanted)
         current.found(f"{wanted} runs and is served")
 
 
@@ -311,18 +336,19 @@ def report_changes(before: Mapping[str, str], after: Mapping[str, str]) -> None:
                 current.changed("updated")
 
 
-def unused(target: Target, history: list[Record]) -> list[str]:
-    """Return the images that no remembered release needs."""
-    needed = {service["image"] for record in history
+def tidy(target: Target) -> None:
+    """Remove, on every machine that answers, the images that no remembered release needs."""
+    needed = {service["image"] for record in records.history(target.client)
               for service in record.stack.services.values()}
-    return [tag for tag in images.tally_images(target.client) if tag not in needed]
+    with ThreadPoolExecutor(len(target.fleet.members)) as pool:
+        list(pool.map(lambda member: images.tidy(member.machine, target.store.prefix, needed),
+                      target.fleet.members))
 
 
 @engine.in_one_line
 def rollback(to: str = "") -> None:
     """Bring the release before this one back, whole, or the one of the version `to`."""
-    target = Target.local("./fab rollback")
-    swarm.require_manager(target.client)
+    target = Target.reach("./fab rollback")
     with lock.hold(target.client) as held:
         began = time.time()
         history = records.history(target.client)
@@ -343,13 +369,13 @@ def rollback(to: str = "") -> None:
         records.save(target.client, records.make(
             target.client, version=earlier.version, commit=earlier.commit, who=lock.whoami(),
             began=began, stack=earlier.stack, probe=report))
-    say_where(earlier.stack)
+    say_where(target, earlier.stack)
 
 
 def check_restorable(target: Target, release: Record) -> None:
     """Refuse to go back to a release of which an image or a secret is gone."""
     for service in release.stack.services.values():
-        if not images.image_id(target.client, service["image"]):
+        if not target.store.has(service["image"]):
             raise Refused(f"the image {service['image']} of {release.version} is gone",
                           f"git checkout {release.commit[:12]} && ./fab deploy")
     known = {secret.name for secret in target.client.secrets.list()}
@@ -370,7 +396,8 @@ def telling_if_interrupted() -> Iterator[None]:
         raise interruption if isinstance(interruption, SystemExit) else SystemExit(130)
 
 
-def say_where(stack: Stack) -> None:
-    """Print the address that people open."""
+def say_where(target: Target, stack: Stack) -> None:
+    """Print the addresses that people open."""
     port = "" if stack.http_port == 80 else f":{stack.http_port}"
-    console.say(f"Tally runs at http://localhost{port}")
+    hosts = ["localhost"] if target.fleet.local else target.edges()
+    console.say(f"Tally runs at {' '.join(f'http://{host}{port}' for host in hosts)}")

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import docker
 import requests
@@ -11,7 +12,7 @@ from stack import console
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.errors import OperatorError
-from stack.machine import Completed, LocalMachine
+from stack.machine import Completed
 from stack.probe import is_answered
 from stack.progress import Progress, progress
 from stack.swarm import STACK
@@ -34,8 +35,9 @@ def apply(cli: DockerCli, stack: Stack, *, prune: bool) -> None:
     Raises NotArrived if Docker refuses it, or would leave out part of it.
     """
     options = ["--prune"] if prune else []
-    # Images are local here: asking a registry for their digests would only fail.
-    command = ("deploy", "--compose-file=-", "--resolve-image=never", *options, STACK)
+    # An image is named by its digest already, or is the machine's own.
+    command = ("deploy", "--compose-file=-", "--resolve-image=never", *cli.authenticated,
+               *options, STACK)
     done = cli.stack(*command, stdin=stack.text())
     for _ in range(3):
         # Swarm itself changed a service meanwhile, as it does when it rolls back.
@@ -128,35 +130,40 @@ def task_log(cli: DockerCli, task: str, lines: int = 20) -> list[str]:
     """Return the last lines that a task wrote."""
     if not task:
         return []
-    done = LocalMachine().run(cli.service_logs("--raw", f"--tail={lines}", task), timeout=20)
+    done = cli.machine.run(cli.service_logs("--raw", f"--tail={lines}", task), timeout=20)
     return (done.stdout + done.stderr).strip().splitlines()
 
 
-def serving_version(port: int) -> str:
-    """Return the version that answers through Traefik here, or why none does."""
+def serving_version(host: str, port: int) -> str:
+    """Return the version that answers through Traefik at a node, or why none does."""
     with requests.Session() as session:
-        # A proxy for the way out must not be asked for this machine.
+        # A proxy for the way out must not be asked for our own machines.
         session.trust_env = False
         try:
-            answer = session.get(f"http://127.0.0.1:{port}/version", timeout=5)
+            answer = session.get(f"http://{host}:{port}/version", timeout=5)
             answer.raise_for_status()
             return str(answer.json()["version"])
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
             return f"no version ({type(error).__name__})"
 
 
-def prove(port: int, version: str, timeout: float = 20) -> None:
-    """Wait until Traefik serves this version, as its visitors would see it.
+def prove(edges: Callable[[], list[str]], port: int, version: str, timeout: float = 20) -> None:
+    """Wait until every edge node serves this version, as its visitors would see it.
 
-    Raises NotArrived after `timeout` seconds.
+    `edges` is asked again while it waits, as a node may go meanwhile. Raises NotArrived
+    after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
-    while (found := serving_version(port)) != version:
+    while wrong := [line for host in edges() if (line := _amiss(host, port, version))]:
         if time.monotonic() > deadline:
-            raise NotArrived(f"http://127.0.0.1:{port}/version answers {found}, "
-                             f"not {version}", [])
+            raise NotArrived("; ".join(wrong), [])
         time.sleep(0.3)
-    while not is_answered("127.0.0.1", port):
-        if time.monotonic() > deadline:
-            raise NotArrived(f"{version} serves /version at port {port}, but not the page", [])
-        time.sleep(0.3)
+
+
+def _amiss(host: str, port: int, version: str) -> str:
+    """Say what a visitor of this node would find wrong, or return ""."""
+    if (found := serving_version(host, port)) != version:
+        return f"http://{host}:{port}/version answers {found}, not {version}"
+    if not is_answered(host, port):
+        return f"{version} serves /version at {host}:{port}, but not the page"
+    return ""

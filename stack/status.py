@@ -1,16 +1,15 @@
 """Show what runs, and its logs."""
 
 import re
-import subprocess
 from dataclasses import dataclass
 
 from invoke.exceptions import Exit
 from rich.table import Table
 
 from stack import console, engine, lock, records, rollout, swarm
-from stack.errors import Refused
+from stack.errors import OperatorError, Refused, raise_all
 from stack.progress import progress
-from stack.release import Target
+from stack.target import Target
 
 RUNNING = "running"
 
@@ -38,37 +37,68 @@ class Row:
 
 @engine.in_one_line
 def status() -> None:
-    """Print the release, the services and their tasks; exit 1 unless all is well."""
-    target = Target.local("./fab status")
-    swarm.require_manager(target.client)
+    """Print the release, the nodes, the services and their tasks; exit 1 unless all is well."""
+    target = Target.reach("./fab status")
     history = records.history(target.client)
     running = records.spec_hashes(target.client).keys()
     names = sorted(running | (history[0].stack.services.keys() if history else set()))
     if not names:
         raise Refused("nothing is deployed here", "./fab deploy")
-    table = Table("service", "tasks", "image", "state", box=None, pad_edge=False)
     found = [Row.of(target, name, name in running) for name in names]
-    for row in found:
-        table.add_row(row.name, row.tasks, row.image, row.state)
-    serving = rollout.serving_version(
-        history[0].stack.http_port if history else target.settings.http_port)
+    serving = versions_served(target, history)
     proven = history[0].version if history else "none proven yet"
     console.say(f"release  {proven}")
-    console.say(f"serving  {serving}")
+    console.say(f"serving  {', '.join(sorted(set(serving.values())))}")
     console.say(f"lock     {lock.describe(lock.holder(target.client))}")
-    console.table(table)
-    if ailing := [row.name for row in found if row.state != RUNNING]:
-        raise Refused(f"not as wanted: {', '.join(ailing)}",
-                      f"docker service ps --no-trunc {swarm.STACK}_{ailing[0]}")
-    if serving != proven:
-        raise Refused(f"{serving} is served instead of the proven release", "./fab deploy")
+    if not target.fleet.local:
+        console.table(node_table(target))
+    console.table(service_table(found))
+    complain(target, found, serving, proven)
+
+
+def versions_served(target: Target, history: list[records.Record]) -> dict[str, str]:
+    """Return what each edge node serves."""
+    port = history[0].stack.http_port if history else target.settings.http_port
+    return {host: rollout.serving_version(host, port) for host in target.edges()}
+
+
+def service_table(rows: list[Row]) -> Table:
+    table = Table("service", "tasks", "image", "state", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row.name, row.tasks, row.image, row.state)
+    return table
+
+
+def node_table(target: Target) -> Table:
+    """Return the Swarm's nodes, also those of which the inventory knows nothing."""
+    table = Table("node", "machine", "role", "state", "availability", "holds", box=None,
+                  pad_edge=False)
+    hosts = target.hosts()
+    for node in sorted(target.client.nodes.list(), key=lambda each: hosts.get(str(each.id), "~")):
+        manager = node.attrs.get("ManagerStatus") or {}
+        role = "leader" if manager.get("Leader") else node.attrs["Spec"]["Role"]
+        held = (node.attrs["Spec"].get("Labels") or {}).items()
+        table.add_row(node.attrs["Description"]["Hostname"], hosts.get(str(node.id), "-"), role,
+                      node.attrs["Status"]["State"], node.attrs["Spec"]["Availability"],
+                      ", ".join(sorted(name for name, value in held if value == "true")))
+    return table
+
+
+def complain(target: Target, rows: list[Row], serving: dict[str, str], proven: str) -> None:
+    """Raise a line for everything that isn't as it should be."""
+    errors: list[OperatorError] = list(target.fleet.missing.values())
+    errors += [Refused(f"not as wanted: {row.name} ({row.state})",
+                       f"docker service ps --no-trunc {swarm.STACK}_{row.name}")
+               for row in rows if row.state != RUNNING]
+    errors += [Refused(f"{host} serves {found} instead of the proven release", "./fab deploy")
+               for host, found in serving.items() if found != proven]
+    raise_all(errors)
 
 
 @engine.in_one_line
 def logs(service: str, follow: bool, lines: str) -> None:
     """Run `docker service logs` for one service of the stack."""
-    target = Target.local("./fab logs")
-    swarm.require_manager(target.client)
+    target = Target.reach("./fab logs")
     names = sorted(records.spec_hashes(target.client))
     if service not in names:
         raise Refused(f"there is no service {service!r}",
@@ -77,5 +107,5 @@ def logs(service: str, follow: bool, lines: str) -> None:
         raise Refused(f"--lines={lines!r}", "it should be a number, or all")
     options = [f"--tail={lines}"] + (["--follow"] if follow else [])
     command = target.cli.service_logs(*options, f"{swarm.STACK}_{service}")
-    if code := subprocess.run(command).returncode:
+    if code := target.machine.stream(command):
         raise Exit(code=code)

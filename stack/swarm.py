@@ -2,12 +2,14 @@
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import docker
-from docker.errors import NotFound
 
 from stack.errors import Refused
+from stack.machine import Machine
 
 STACK = "tally"
 VOLUME = f"{STACK}_postgres-data"
@@ -19,43 +21,65 @@ SECRETS = ("app-password", "owner-password", "visitor-key")
 LOOPBACK = "127.0.0.1"
 # The postgres user of stack/images/postgres/Dockerfile.
 POSTGRES_OWNER = "10070:10070"
-# Run in a container, with the volume at /v; says something if it changed something.
+# Given the volume's name; says something if it changed something.
 MARK = f"""
 set -eu
-for known in /v/*/PG_VERSION /v/initdb-allowed; do
+docker volume create "$1" > /dev/null
+cd "$(docker volume inspect --format '{{{{.Mountpoint}}}}' "$1")"
+for known in */PG_VERSION initdb-allowed; do
     [ ! -e "$known" ] || exit 0
 done
-chmod 0700 /v
-touch /v/initdb-allowed
-chown {POSTGRES_OWNER} /v /v/initdb-allowed
+chmod 0700 .
+touch initdb-allowed
+chown {POSTGRES_OWNER} . initdb-allowed
 echo marked
 """
 
 
 @dataclass(frozen=True)
 class Membership:
-    """What this machine is in a Swarm: `state` as Docker gives it."""
+    """What a machine is in a Swarm: `state` as Docker gives it.
 
-    state: str
-    manager: bool
-    error: str
+    `cluster` is the Swarm's id, which only managers know; `address` is where the
+    node says that it is found, `remotes` are the managers that it knows.
+    """
+
+    state: str = "inactive"
+    manager: bool = False
+    error: str = ""
+    node_id: str = ""
+    address: str = ""
+    cluster: str = ""
+    remotes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, swarm: Mapping[str, Any]) -> "Membership":
+        """Read the Engine API's info, its part about Swarm."""
+        return cls(swarm["LocalNodeState"], bool(swarm["ControlAvailable"]),
+                   swarm.get("Error", ""), swarm["NodeID"], swarm.get("NodeAddr", ""),
+                   (swarm.get("Cluster") or {}).get("ID", ""),
+                   tuple(each["Addr"].rsplit(":", 1)[0]
+                         for each in swarm.get("RemoteManagers") or []))
+
+    @property
+    def member(self) -> bool:
+        """Whether it belongs to some Swarm, or is on the way into one."""
+        return self.state != "inactive"
 
 
 def membership(client: docker.DockerClient) -> Membership:
-    """Read this machine's part in a Swarm."""
-    found = client.info()["Swarm"]
-    return Membership(found["LocalNodeState"], bool(found["ControlAvailable"]),
-                      found.get("Error", ""))
+    """Read a machine's part in a Swarm."""
+    return Membership.read(client.info()["Swarm"])
 
 
-def check_membership(found: Membership) -> None:
+def check_membership(found: Membership, name: str = "this machine") -> None:
     """Refuse a machine that can't manage the stack: a worker, or one in trouble."""
-    if found.state == "inactive" or found.manager and not found.error:
+    if not found.member or found.manager and not found.error:
         return
     if found.state == "active" and not found.manager:
-        raise Refused("this machine is a worker in a Swarm that another machine manages",
+        raise Refused(f"{name} is a worker in a Swarm that another machine manages",
                       "run ./fab there, or first leave it with: docker swarm leave")
-    raise Refused(f"this machine's Swarm is {found.state} ({found.error or 'no reason given'})",
+    raise Refused(f"the Swarm of {name} is {found.state} ({found.error or 'no reason given'})",
                   "see: docker info")
 
 
@@ -64,17 +88,7 @@ def require_manager(client: docker.DockerClient) -> None:
     found = membership(client)
     check_membership(found)
     if not found.manager:
-        raise Refused("this machine isn't in a Swarm yet", "./fab bootstrap")
-
-
-def init(client: docker.DockerClient) -> bool:
-    """Make a Swarm of this machine unless it is in one; tell whether that was needed."""
-    found = membership(client)
-    check_membership(found)
-    if found.manager:
-        return False
-    client.swarm.init(advertise_addr=LOOPBACK, listen_addr=f"{LOOPBACK}:2377")
-    return True
+        raise Refused("there is no Swarm yet", "./fab bootstrap")
 
 
 def missing_labels(client: docker.DockerClient) -> list[str]:
@@ -88,17 +102,6 @@ def require_labels(client: docker.DockerClient) -> None:
     """Refuse a Swarm in which a service would find no node."""
     for label in missing_labels(client):
         raise Refused(f"no node has the label {label}=true", "./fab bootstrap sets it")
-
-
-def label_nodes(client: docker.DockerClient) -> list[str]:
-    """Choose where Traefik and Postgres run, unless somebody has; return the new labels."""
-    missing = missing_labels(client)
-    if missing:
-        node = client.nodes.get(client.info()["Swarm"]["NodeID"])
-        spec = node.attrs["Spec"]
-        node.update({**spec, "Labels": {**spec.get("Labels", {}),
-                                        **{label: "true" for label in missing}}})
-    return [f"{label}=true" for label in missing]
 
 
 def secret_names(client: docker.DockerClient) -> dict[str, str]:
@@ -132,22 +135,16 @@ def require_secrets(client: docker.DockerClient) -> dict[str, str]:
     return names
 
 
-def has_volume(client: docker.DockerClient) -> bool:
-    """Tell whether the data volume is on this machine."""
-    try:
-        client.volumes.get(VOLUME)
-    except NotFound:
-        return False
-    return True
+def has_volume(machine: Machine) -> bool:
+    """Tell whether the data volume is on a machine."""
+    return machine.run(["docker", "volume", "inspect", VOLUME]).ok
 
 
-def prepare_volume(client: docker.DockerClient, base: str) -> bool:
+def prepare_volume(machine: Machine) -> bool:
     """Make the data volume and mark it, if empty, as one that may be initialised.
 
     Postgres refuses an empty volume without the mark: it is one that Docker made
     because the task came to a node where the data isn't. Returns whether the
     volume was made or marked.
     """
-    said = client.containers.run(base, ["sh", "-c", MARK], volumes={VOLUME: {"bind": "/v"}},
-                                 remove=True, network_mode="none")
-    return bool(said)
+    return bool(machine.must(["sh", "-c", MARK, "mark", VOLUME]))

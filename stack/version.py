@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +66,8 @@ class Snapshot:
     repository is never written to, so it doesn't matter who runs this.
     """
 
-    def __init__(self, root: Path, scratch: Path, machine: LocalMachine) -> None:
+    def __init__(self, root: Path, scratch: Path, machine: LocalMachine,
+                 apart: Sequence[Path] = ()) -> None:
         self.root, self.scratch, self.machine = root, scratch, machine
         self.scratch.joinpath("objects").mkdir()
         objects = (root / self._git("rev-parse", "--git-path", "objects")).resolve()
@@ -75,7 +76,10 @@ class Snapshot:
                     "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}
         self.commit = self._git("rev-parse", "HEAD")
         self._git("read-tree", "HEAD", env=self.env)
-        self._git("add", "--all", env=self.env)
+        # An operator's own files, whose changes are no change of what is released.
+        excluded = [f":(exclude,literal){path.relative_to(root)}" for path in apart
+                    if path.is_relative_to(root)]
+        self._git("add", "--all", "--", ".", *excluded, env=self.env)
         self.tree = self._git("write-tree", env=self.env)
         self.files = scratch / "files"
         self._git("checkout-index", "--all", f"--prefix={self.files}/", env=self.env)
@@ -114,10 +118,12 @@ class Snapshot:
 
 
 @contextmanager
-def snapshot(root: Path, machine: LocalMachine) -> Iterator[Snapshot]:
+def snapshot(root: Path, machine: LocalMachine,
+             apart: Sequence[Path] = ()) -> Iterator[Snapshot]:
     """Take a snapshot of a checkout and drop its scratch files at the end.
 
-    Raises Refused where there is no git, no repository or no commit.
+    The files `apart` are in it as they were committed, if they were. Raises Refused
+    where there is no git, no repository or no commit.
     """
     if machine.run(["git", "--version"]).code != 0:
         raise Refused("git isn't installed", "apt-get install git")
@@ -126,4 +132,4 @@ def snapshot(root: Path, machine: LocalMachine) -> Iterator[Snapshot]:
         raise Refused(f"{root} isn't a git checkout with a commit ({head.last_line})",
                       "clone the repository, or: git init && git add . && git commit")
     with tempfile.TemporaryDirectory(prefix="tally-") as scratch:
-        yield Snapshot(root, Path(scratch), machine)
+        yield Snapshot(root, Path(scratch), machine, apart)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -114,6 +115,17 @@ def test_a_full_disk_refuses_writes_until_it_is_freed(machine: Machine) -> None:
     machine.run(write)
     machine.run("rm /var/lib/docker/probe")
     assert machine.free_bytes() == pytest.approx(free, abs=5_000_000)
+
+
+def test_a_clock_can_be_wrong_for_programs_that_ask_date(machine: Machine) -> None:
+    machine.fake_clock(-42)
+    asked = time.time()
+    seen = [float(machine.run(f"{sudo}date +%s.%N", user=user).stdout)
+            for user, sudo in (("root", ""), ("deploy", "sudo -n -- "))]
+
+    machine.real_clock()
+    assert seen == [pytest.approx(asked - 42, abs=5)] * 2
+    assert float(machine.run("date +%s.%N").stdout) == pytest.approx(time.time(), abs=5)
 
 
 def test_a_machine_that_reboots_keeps_its_files_and_nothing_else(machine: Machine) -> None:

@@ -120,6 +120,19 @@ def test_a_missing_section_is_named(tmp_path: Path, section: str) -> None:
         == f"stack.yml: {section}: it should be a mapping"
 
 
+def test_a_stack_without_the_job_needs_no_section_for_it(tmp_path: Path) -> None:
+    (tmp_path / "stack.yml").write_text("services: {}\nnetworks: {}\nsecrets: {}\n")
+    loaded = definition.load(tmp_path / "stack.yml", {}, definition.SECTIONS)
+    assert loaded.content == {"services": {}, "networks": {}, "secrets": {}}
+
+
+def test_a_section_that_is_asked_for_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "stack.yml").write_text("services: {}\nnetworks: {}\nsecrets: {}\n")
+    assert error_of(lambda: definition.load(
+        tmp_path / "stack.yml", {}, (*definition.SECTIONS, "configs"))) \
+        == "stack.yml: configs: it should be a mapping"
+
+
 def test_a_service_that_is_no_mapping_is_named(tmp_path: Path) -> None:
     text = SECTIONS.replace("services: {}", "services: {app: redis}")
     assert error(tmp_path, text) == "stack.yml: services.app: it should be a mapping"
@@ -141,7 +154,7 @@ def test_a_secret_may_be_used_by_its_bare_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("section", "used"), [
     ("networks", ["data", "edge"]), ("secrets", ["key", "edge"]),
-    ("secrets", [{"source": "key"}, {"source": "edge"}])])
+    ("secrets", [{"source": "key"}, {"source": "edge"}]), ("configs", [{"source": "edge"}])])
 def test_what_a_service_uses_must_be_declared(
         tmp_path: Path, section: str, used: list[Any]) -> None:
     text = yaml.safe_dump({**DECLARED, "services": {"app": {section: used}}})

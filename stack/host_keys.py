@@ -1,0 +1,63 @@
+"""Pin the SSH host keys of machines: what was seen once has to be seen ever after."""
+
+import base64
+import hashlib
+import threading
+from pathlib import Path
+
+from fabric import Connection
+from paramiko import PKey, SSHClient
+from paramiko.client import RejectPolicy
+from paramiko.hostkeys import HostKeys
+
+from stack import console
+from stack.errors import Refused
+
+FILE = "known_hosts"
+
+
+class Pinned(RejectPolicy):  # type: ignore[misc]  # paramiko ships no type information
+    """The known host keys, in OpenSSH's file format, and what happens to an unknown one.
+
+    It is refused, unless a person confirms its fingerprint or has said beforehand
+    that new machines are to be trusted.
+    """
+
+    def __init__(self, path: Path, accept: bool = False) -> None:
+        self.path, self.accept = path, accept
+        # Machines are reached side by side; a person is asked one question at a time.
+        self._turn = threading.Lock()
+
+    def guard(self, connection: Connection) -> None:
+        """Let a connection, and each that it jumps through, know only the pinned keys."""
+        while isinstance(connection, Connection):
+            if self.path.exists():
+                connection.client.load_host_keys(str(self.path))
+            connection.client.set_missing_host_key_policy(self)
+            connection = connection.gateway
+
+    def knows(self, host: str, port: int) -> bool:
+        """Tell whether a machine's key has been pinned."""
+        keys = HostKeys(str(self.path)) if self.path.exists() else HostKeys()
+        return keys.lookup(_name(host, port)) is not None
+
+    def missing_host_key(self, client: SSHClient, hostname: str, key: PKey) -> None:
+        """Pin a new machine's key, or end with its fingerprint."""
+        with self._turn:
+            if not self.accept and not console.confirm(
+                    f"{hostname} is new here; its host key is {described(key)}. Trust it?"):
+                raise Refused(f"{hostname}: its host key {described(key)} isn't known here",
+                              "compare it with the machine's own; then answer y on a terminal, or "
+                              "say --accept-new-host-keys")
+            with self.path.open("a", encoding="ascii") as file:
+                file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+
+
+def described(key: PKey) -> str:
+    """Return a key's type and fingerprint as ssh-keygen -l shows them."""
+    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+    return f"{key.get_name()} SHA256:{digest}"
+
+
+def _name(host: str, port: int) -> str:
+    return host if port == 22 else f"[{host}]:{port}"

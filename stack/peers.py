@@ -1,0 +1,66 @@
+"""Let the nodes, and nobody else, through each machine's firewall to the cluster's ports."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from stack import reach
+from stack.console import Step, step
+from stack.errors import OperatorError, Refused, raise_all
+from stack.fleet import Fleet, Member
+from stack.preflight import FIREWALL
+from stack.remote import Gone
+from stack.survey import Look
+
+# Read by the firewall that cloud-init/user-data.yml makes; other machines have their own.
+FILE = "/etc/tally/peers"
+HEADER = ("# Who may reach this node's cluster ports: one address a line.\n"
+          "# Written by ./fab bootstrap from the inventory.\n")
+
+
+def introduce(machines: Fleet, looks: Sequence[Look]) -> None:
+    """Open the machines to each other, and see that they reach each other before they join.
+
+    Raises a line for everything in the way; the firewalls are then as they were.
+    """
+    before: dict[Member, str | None] = {}
+
+    def let_in(member: Member, current: Step) -> None:
+        if not member.machine.run(["test", "-e", FIREWALL]).ok:
+            return
+        wanted = text(other.private for other in machines.members if other is not member)
+        known = member.machine.read(FILE)
+        if known != wanted:
+            before[member] = known
+            write(member, wanted)
+            current.changed("its firewall lets the other nodes in")
+    try:
+        machines.each("peers", let_in)
+        if machines.several:
+            with step("reachable"):
+                raise_all(broken(machines, looks))
+    except BaseException:
+        for member, known in before.items():
+            with suppress(Gone):
+                write(member, known or HEADER)
+        raise
+
+
+def text(addresses: Iterable[str]) -> str:
+    """Return the file's content."""
+    return HEADER + "".join(f"{address}\n" for address in sorted(addresses) if address)
+
+
+def write(member: Member, content: str) -> None:
+    """Change the peers and let the firewall read them."""
+    member.machine.write(FILE, content)
+    member.machine.must(["systemctl", "reload", "tally-firewall"])
+
+
+def broken(machines: Fleet, looks: Sequence[Look]) -> list[OperatorError]:
+    """Return a line for each way between nodes that Swarm needs and that is closed."""
+    joined = {look.member: look.membership.state == "active" for look in looks}
+    lines = reach.check([
+        reach.Place(member.machine, member.private, member.node.role, joined[member],
+                    member.node.labels.get("registry") == "true")
+        for member in machines.members])
+    return [Refused(line) for line in lines]

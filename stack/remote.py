@@ -1,0 +1,299 @@
+"""Reach a machine over SSH: one connection, kept for the whole run, every command as root."""
+
+import logging
+import shlex
+import socket
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath, PurePosixPath
+from typing import IO
+
+from fabric import Config, Connection
+from paramiko import (
+    AuthenticationException, BadHostKeyException, Channel, ChannelException, SSHException)
+from paramiko.ssh_exception import NoValidConnectionsError, PasswordRequiredException
+
+from stack.errors import OperatorError, Refused
+from stack.host_keys import Pinned, described
+from stack.inventory import Node, Ssh
+from stack.machine import CommandFailed, Completed, Input, Machine, taken
+from stack.tunnel import CHUNK, Tunnel
+
+USER = "deploy"  # The one that cloud-init makes.
+CONNECT_TIMEOUT = 10.0
+# What goes wrong is raised, and told in our words.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+# A machine that lost its power sends nothing: without an answer for so long, it has gone.
+SILENCE = 15.0
+KEEPALIVE = 5
+# sshd allows ten sessions a connection (MaxSessions); a refused one is tried again for so long.
+PATIENCE = 20.0
+# RFC 5482; Linux alone has it. Elsewhere the system's own patience, of minutes, holds.
+USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+
+
+# What a killed command left there a while ago goes with the next one.
+UNPACK = """
+set -eu
+find /var/tmp -maxdepth 1 -name 'tally-files.*' -mmin +120 -exec rm -rf {} +
+folder=$(mktemp --directory /var/tmp/tally-files.XXXXXX)
+tar --extract --directory "$folder"
+echo "$folder"
+"""
+# Ends when nobody holds its input any more: with the connection at the latest.
+HOLD = 'exec 9> "$1"; flock --nonblock 9 || exit 9; echo held; cat > /dev/null'
+
+
+class Gone(OperatorError):
+    """The connection to a machine ended in the middle of a command."""
+
+
+class RemoteMachine(Machine):
+    """A machine of the inventory, behind SSH."""
+
+    def __init__(self, node: Node, ssh: Ssh, pinned: Pinned) -> None:
+        self._name = node.host
+        self._ssh, self._pinned = ssh, pinned
+        self._connection = self._prepare()
+        self._tunnel: Tunnel | None = None
+        self._opening = threading.Lock()
+
+    def _prepare(self) -> Connection:
+        # The inventory first, then ssh's own config, then our defaults: as ssh itself would.
+        config = Config(overrides={"user": USER})
+        keys = {"key_filename": [str(self._ssh.key)]} if self._ssh.key else {}
+        return Connection(self._name, user=self._ssh.user, port=self._ssh.port, config=config,
+                          connect_timeout=int(CONNECT_TIMEOUT),
+                          connect_kwargs={**keys, "banner_timeout": 30, "auth_timeout": 30})
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def address(self) -> str:
+        """Where it is found, after ssh's config had its say."""
+        return str(self._connection.host)
+
+    @property
+    def port(self) -> int:
+        return int(self._connection.port)
+
+    @property
+    def user(self) -> str:
+        return str(self._connection.user)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        return bool(self._connection.is_connected)
+
+    @property
+    def docker_host(self) -> str:
+        with self._opening:
+            self._tunnel = self._tunnel or Tunnel(self.dial)
+            return self._tunnel.host
+
+    def connect(self, patience: float = 0) -> None:
+        """Log in, and see that sudo asks nothing; raises Refused with what was tried.
+
+        A machine that boots may need so many seconds of `patience` until it answers.
+        """
+        if self._ssh.key and not self._ssh.key.exists():
+            raise Refused(f"{self.name}: there is no key {self._ssh.key}",
+                          "name yours in the inventory, ssh.key")
+        try:
+            self._open(time.monotonic() + patience)
+        except BadHostKeyException as error:
+            raise Refused(
+                f"{self.name}: its host key has changed from {described(error.expected_key)} to "
+                f"{described(error.key)}, so this may be another machine",
+                f"if it was rebuilt: ssh-keygen -R '{error.hostname}' -f "
+                f"{self._pinned.path}; else find out who answers there") from error
+        except (SSHException, OSError) as error:
+            raise Refused(f"{self.name}: {_tried(self._connection, error)}",
+                          f"try: ssh -p {self.port} {self.user}@{self.address}") from error
+        self._watch()
+        self._require_root()
+
+    def _open(self, deadline: float) -> None:
+        while True:
+            self._connection = self._prepare()
+            self._pinned.guard(self._connection)
+            try:
+                self._connection.open()
+                return
+            except (NoValidConnectionsError, TimeoutError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    def _watch(self) -> None:
+        transport = self._connection.transport
+        transport.set_keepalive(KEEPALIVE)
+        if USER_TIMEOUT is not None and isinstance(transport.sock, socket.socket):
+            transport.sock.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, int(SILENCE * 1000))
+
+    def _require_root(self) -> None:
+        done = self.run(["true"])
+        if not done.ok:
+            raise Refused(f"{self.name}: {self.user} can't become root there ({done.last_line})",
+                          f"let {self.user} run sudo without a password, as cloud-init's user may")
+
+    def close(self) -> None:
+        """End the connection, and with it whatever waits for it."""
+        if self._tunnel:
+            self._tunnel.close()
+            self._tunnel = None
+        self._connection.close()
+
+    def dial(self) -> Channel:
+        """Open a channel to the Engine's API."""
+        channel = self._channel("the Docker Engine")
+        channel.exec_command(self._as_root("docker system dial-stdio"))
+        return channel
+
+    def run(self, command: Sequence[str], *, stdin: Input = None,
+            env: Mapping[str, str] | None = None, cwd: PurePath | None = None,
+            timeout: float | None = None) -> Completed:
+        done = self._exchange(_line(command, env, cwd, timeout), stdin, command)
+        if timeout is not None and done.code == 124:
+            return Completed(124, done.stdout, f"no answer within {timeout:.0f} s")
+        return done
+
+    def stream(self, command: Sequence[str]) -> int:
+        channel = self._channel(command[0])
+        channel.set_combine_stderr(True)
+        channel.exec_command(self._as_root(shlex.join(command)))
+        channel.shutdown_write()
+        while data := channel.recv(CHUNK):
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+        return self._code(channel, command)
+
+    @contextmanager
+    def holding(self, folder: Path) -> Iterator[PurePath]:
+        with tempfile.TemporaryFile() as archive:
+            with tarfile.open(fileobj=archive, mode="w") as tar:
+                tar.add(folder, arcname=".")
+            archive.seek(0)
+            there = self.must(["sh", "-c", UNPACK], stdin=archive).strip()
+        try:
+            yield PurePosixPath(there)
+        finally:
+            with suppress(Gone):
+                self.run(["rm", "-rf", there])
+
+    @contextmanager
+    def exclusively(self, lock: str) -> Iterator[None]:
+        channel = self._channel("flock")
+        channel.exec_command(self._as_root(shlex.join(["sh", "-c", HOLD, "hold", lock])))
+        if not channel.recv(CHUNK):
+            code = self._code(channel, ["flock"])
+            raise taken(self.name) if code == 9 else CommandFailed(
+                ["flock", lock], Completed(code, "", f"{lock} can't be locked"))
+        try:
+            yield
+        finally:
+            channel.close()
+
+    def _exchange(self, line: str, stdin: Input, command: Sequence[str]) -> Completed:
+        channel = self._channel(command[0])
+        try:
+            channel.exec_command(self._as_root(line))
+        except (SSHException, OSError) as error:
+            raise self._gone(command[0]) from error
+        err = bytearray()
+        helpers = [threading.Thread(target=_feed, args=(channel, stdin), daemon=True),
+                   threading.Thread(target=_collect, args=(channel, err), daemon=True)]
+        for helper in helpers:
+            helper.start()
+        out = bytearray()
+        while data := channel.recv(CHUNK):
+            out += data
+        code = self._code(channel, command)
+        helpers[1].join()
+        channel.close()
+        return Completed(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def _code(self, channel: Channel, command: Sequence[str]) -> int:
+        code = int(channel.recv_exit_status())
+        if code < 0:
+            raise self._gone(command[0])
+        return code
+
+    def _gone(self, what: str) -> Gone:
+        self._connection.close()
+        return Gone(f"{self.name} went away in the middle of {what}",
+                    "when it is back, the same command again")
+
+    def _channel(self, what: str) -> Channel:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            if not self.alive:
+                raise self._gone(what)
+            try:
+                return self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
+            except ChannelException as error:
+                if time.monotonic() > deadline:
+                    raise Refused(f"{self.name}: sshd allows no more sessions",
+                                  "see MaxSessions in its sshd_config(5)") from error
+                time.sleep(0.2)
+            except (SSHException, OSError, EOFError) as error:
+                raise self._gone(what) from error
+
+    def _as_root(self, line: str) -> str:
+        return line if self.user == "root" else f"sudo -n -- {line}"
+
+
+def _line(command: Sequence[str], env: Mapping[str, str] | None, cwd: PurePath | None,
+          timeout: float | None) -> str:
+    """Return the shell line that runs a command there as run() promises."""
+    words = [f"{name}={value}" for name, value in (env or {}).items()]
+    words = ["env", *words, *command] if words else list(command)
+    if cwd is not None:
+        words = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "in", str(cwd), *words]
+    if timeout is not None:
+        words = ["timeout", "--kill-after=5", f"{timeout:g}", *words]
+    return shlex.join(words)
+
+
+def _feed(channel: Channel, stdin: Input) -> None:
+    # A command may end without reading all of it.
+    with suppress(OSError):
+        if isinstance(stdin, str):
+            channel.sendall(stdin.encode())
+        elif stdin is not None:
+            _pump(stdin, channel)
+        channel.shutdown_write()
+
+
+def _pump(source: IO[bytes], channel: Channel) -> None:
+    while data := source.read(CHUNK):
+        channel.sendall(data)
+
+
+def _collect(channel: Channel, into: bytearray) -> None:
+    while data := channel.recv_stderr(CHUNK):
+        into += data
+
+
+def _tried(connection: Connection, error: Exception) -> str:
+    """Say in one line what was tried and why it failed."""
+    where = f"{connection.user}@{connection.host}:{connection.port}"
+    if isinstance(error, PasswordRequiredException):
+        return f"the key for {where} has a passphrase: ssh-add it first"
+    if isinstance(error, AuthenticationException):
+        return f"{where} takes none of the keys from the inventory, the agent and ~/.ssh"
+    if isinstance(error, NoValidConnectionsError):
+        error = next(iter(error.errors.values()))
+    if isinstance(error, TimeoutError):
+        return f"no answer from {where} within {CONNECT_TIMEOUT:.0f} s"
+    if isinstance(error, socket.gaierror):
+        return f"there is no address for the name {connection.host}"
+    return f"no connection to {where} ({getattr(error, 'strerror', None) or error})"

@@ -1,0 +1,63 @@
+"""Look at every machine of a fleet before the first of them is changed."""
+
+from dataclasses import dataclass
+
+from stack import clock, engine, facts, install, joining, preflight, swarm
+from stack.console import Step
+from stack.errors import Refused, raise_all
+from stack.fleet import Fleet, Member
+from stack.machine import LocalMachine
+from stack.settings import Settings
+from stack.swarm import Membership
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a machine was found to be; `membership` is its part in a Swarm."""
+
+    member: Member
+    system: facts.System
+    installed: bool
+    running: bool
+    membership: Membership
+    offset: float
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+
+def look(fleet: Fleet, settings: Settings) -> list[Look]:
+    """Look at all machines side by side; raises every reason not to go on, a line each."""
+    if not fleet.local:
+        fleet.each("cloud-init", wait)
+    looks = fleet.each("preflight", lambda member, step: _look(member, settings, step))
+    if fleet.local:
+        swarm.check_membership(looks[0].membership)
+        return looks
+    raise_all([Refused(line) for line in
+               clock.complaints({look.name: look.offset for look in looks})])
+    raise_all(joining.complaints({look.member: look.membership for look in looks}))
+    return looks
+
+
+def wait(member: Member, current: Step) -> None:
+    """Wait for the end of a machine's first boot."""
+    preflight.wait_for_cloud_init(member.machine)
+
+
+def _look(member: Member, settings: Settings, current: Step) -> Look:
+    machine = member.machine
+    system = facts.system(machine)
+    installed = install.docker_is_installed(machine)
+    if not installed:
+        install.require_supported(machine, system)
+    running = installed and engine.answers(machine)
+    preflight.check_room(machine, preflight.LEAST_DISK if running
+                         else preflight.LEAST_DISK_AT_FIRST)
+    if member.node.labels.get("edge") == "true":
+        preflight.check_ports(machine, settings)
+    membership = swarm.membership(member.client) if running else Membership()
+    current.found(f"{system.name}, room and ports are there")
+    return Look(member, system, installed, running, membership,
+                0.0 if isinstance(machine, LocalMachine) else clock.offset(machine))

@@ -1,0 +1,77 @@
+"""Where a release goes: the Swarm that was chosen, and the operator's choices for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import docker
+
+from stack import console, engine, fleet, store, swarm
+from stack.engine import SOCKET, DockerCli
+from stack.errors import Refused
+from stack.fleet import AnyManager, Fleet, Member
+from stack.machine import LocalMachine, Machine
+from stack.privilege import may_use_docker, require_root
+from stack.registry import DOCKER_CONFIG
+from stack.settings import Settings, inventory_path
+from stack.store import LocalStore, Store
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Swarm: its engine, twice, through whichever manager answers, and its machines."""
+
+    fleet: Fleet
+    machine: Machine
+    client: docker.DockerClient
+    cli: DockerCli
+    settings: Settings
+    store: Store
+
+    @classmethod
+    def reach(cls, why: str) -> "Target":
+        """Reach the chosen Swarm, also without some of its machines.
+
+        On this machine, as root if the engine lets nobody else; raises Refused without
+        a Swarm.
+        """
+        if inventory_path() is None and SOCKET.exists() and not may_use_docker(SOCKET):
+            require_root(why)
+        machines = fleet.reach(partly=True)
+        for node, error in machines.missing.items():
+            console.say(f"  missing        {error}")
+        machine = LocalMachine() if machines.local else AnyManager(fleet.builders(machines))
+        client = engine.connect(machine)
+        swarm.require_manager(client)
+        kept = store.of(machines, client, machine)
+        cli = DockerCli(machine, "" if isinstance(kept, LocalStore) else DOCKER_CONFIG)
+        return cls(machines, machine, client, cli, Settings.load(machines.inventory), kept)
+
+    def edges(self) -> list[str]:
+        """Return the addresses at which visitors find the site now.
+
+        Those of the nodes that are ready and labelled as edges; raises Refused if there
+        are none.
+        """
+        if self.fleet.local:
+            return ["127.0.0.1"]
+        hosts = self.hosts()
+        found = [hosts[str(node.id)] for node in self.client.nodes.list()
+                 if node.attrs["Status"]["State"] == "ready" and node.id in hosts
+                 and (node.attrs["Spec"].get("Labels") or {}).get("edge") == "true"]
+        if not found:
+            raise Refused("no node that is ready has the label edge=true", "./fab status")
+        return found
+
+    def hosts(self) -> Mapping[str, str]:
+        """Return for each node's id where the inventory's machine is found."""
+        by_address = {member.private: fleet.address(member.machine)
+                      for member in self.fleet.members}
+        nodes = self.client.nodes.list()
+        if len(nodes) == 1 and len(self.fleet.members) == 1:
+            return {str(nodes[0].id): fleet.address(self.fleet.members[0].machine)}
+        return {str(node.id): by_address[node.attrs["Status"]["Addr"]] for node in nodes
+                if node.attrs["Status"].get("Addr") in by_address}
+
+    def holder(self, label: str) -> Member | None:
+        """Return the machine that has a placement label, if it can be reached."""
+        return fleet.holder(self.fleet, label)

@@ -1,0 +1,280 @@
+"""What has to be open between machines is known, tried, and told in few lines."""
+
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import pytest
+
+from stack import reach, reach_ports
+from stack.inventory import Role
+from stack.machine import Completed, Input, LocalMachine
+from stack.reach import Place, check, described, wanted
+from tests.stack.conftest import AddCommand
+from tests.stack.executables import answering
+
+pytestmark = pytest.mark.unit
+
+TOKEN = "0123456789abcdef"
+ALL = ("tcp/7946", "udp/4789", "udp/7946")
+# ip(8) leaves an empty mapping for a link that has nothing to show.
+SHOWN = """[{}, {"ifname": "eth1", "addr_info": [{"local": "10.0.0.7"}]},
+ {"ifname": "docker0", "addr_info": [{"local": "172.17.0.1"}]}]"""
+
+
+class Named(LocalMachine):
+    """This machine under another name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def place(number: int, role: Role = "manager", joined: bool = False,
+          registry: bool = False) -> Place:
+    return Place(Named(f"203.0.113.{number}"), f"10.0.0.{number}", role, joined, registry)
+
+
+def trio() -> list[Place]:
+    return [place(11, registry=True), place(12), place(13)]
+
+
+def shown(places: Sequence[Place]) -> set[tuple[str, str, str]]:
+    """Return what is wanted, by the last parts of the addresses."""
+    return {(probe.source.private[-2:], probe.target.private[-2:], probe.port)
+            for probe in wanted(places)}
+
+
+def told(places: Sequence[Place], *broken: tuple[int, int, str]) -> list[str]:
+    """Say what is broken: from, to, port; 0 is any machine, and * any port."""
+    tried = wanted(places)
+    return described(tried, [probe for probe in tried for source, target, port in broken
+                             if probe.source.private.endswith(str(source or ""))
+                             and probe.target.private.endswith(str(target or ""))
+                             and port in (probe.port, "*")])
+
+
+def listening(places: Sequence[Place]) -> list[str]:
+    """Return what still listens on the addresses of some machines."""
+    lines = LocalMachine().must(["ss", "-Hlntu"]).splitlines()
+    return [line for line in lines if any(f"{place.private}:" in line for place in places)]
+
+
+@pytest.fixture
+def loopback() -> list[Place]:
+    """Three machines of one: each has loopback addresses of its own choice."""
+    network = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"
+    return [replace(place, private=f"{network}.{number}", machine=Named(name))
+            for number, name, place in zip((11, 12, 13), "abc", trio())]
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """A loopback address; its listener ends with the test."""
+    address = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.9"
+    yield address
+    reach_ports.end(TOKEN, address)
+
+
+def listen(address: str, *ports: str, seconds: float = 20) -> str:
+    """Start the program as a machine does; return what it says, once it has bound the ports."""
+    return LocalMachine().must([sys.executable, "-I", "-", "listen", TOKEN, str(seconds), address,
+                                *ports], stdin=reach.PROGRAM.read_text(), timeout=10)
+
+
+def test_a_machine_alone_needs_no_port() -> None:
+    assert wanted([place(11)]) == []
+
+
+def test_managers_and_the_registry_need_more_ports_than_workers() -> None:
+    places = [place(11, registry=True), place(12, "worker")]
+
+    assert shown(places) == {
+        *(("11", "12", port) for port in ALL),
+        *(("12", "11", port) for port in (*ALL, "tcp/2377", "tcp/5000"))}
+
+
+def test_nodes_that_have_joined_ask_and_are_asked_by_new_ones_alone() -> None:
+    places = [place(11, joined=True), place(12, "worker", joined=True), place(13, "worker")]
+
+    assert shown(places) == {
+        ("13", "11", "tcp/2377"), ("13", "11", "tcp/7946"), ("13", "12", "tcp/7946"),
+        *(("11", "13", port) for port in ALL), *(("12", "13", port) for port in ALL)}
+
+
+def test_the_registry_is_asked_for_on_a_node_that_has_joined() -> None:
+    assert ("12", "11", "tcp/5000") in shown([place(11, joined=True, registry=True), place(12)])
+
+
+def test_nodes_that_have_all_joined_run_nothing(no_commands: Path) -> None:
+    assert check([place(11, joined=True), place(12, joined=True)]) == []
+
+
+def test_nothing_is_said_if_nothing_is_broken() -> None:
+    assert told(trio()) == []
+
+
+def test_the_ports_between_two_machines_are_told_in_one_line() -> None:
+    assert told(trio(), (12, 11, "tcp/2377"), (12, 11, "udp/4789")) == [
+        "203.0.113.12 can't reach 10.0.0.11 on tcp/2377 and udp/4789"]
+
+
+def test_a_machine_that_reaches_another_on_nothing_is_told_so() -> None:
+    assert told(trio(), (12, 11, "*")) == ["203.0.113.12 can't reach 10.0.0.11 on any port"]
+
+
+def test_a_machine_that_reaches_nobody_takes_one_line() -> None:
+    assert told(trio(), (12, 0, "*")) == [
+        "203.0.113.12 can't reach 10.0.0.11 and 10.0.0.13 on any port"]
+
+
+def test_a_machine_that_nobody_reaches_takes_one_line() -> None:
+    assert told(trio(), (0, 12, "*")) == [
+        "no other machine can reach 10.0.0.12, the private address of 203.0.113.12, on any port"]
+
+
+def test_a_machine_that_is_cut_off_takes_one_line_beside_other_trouble() -> None:
+    assert told(trio(), (0, 12, "*"), (12, 0, "*"), (11, 13, "udp/4789")) == [
+        "no other machine can reach 10.0.0.12, the private address of 203.0.113.12, on any "
+        "port, nor it any other", "203.0.113.11 can't reach 10.0.0.13 on udp/4789"]
+
+
+def test_a_port_that_is_closed_everywhere_takes_one_line() -> None:
+    assert told(trio(), (0, 0, "udp/4789"), (0, 0, "udp/7946"), (13, 11, "tcp/5000")) == [
+        "no machine can reach another on udp/4789 and udp/7946",
+        "203.0.113.13 can't reach 10.0.0.11 on tcp/5000"]
+
+
+def test_a_port_that_one_machine_alone_has_is_not_closed_everywhere() -> None:
+    assert told(trio(), (0, 0, "tcp/5000")) == [
+        "no other machine can reach 10.0.0.11 on tcp/5000"]
+
+
+def test_machines_without_any_way_to_each_other_take_one_line() -> None:
+    assert told(trio(), (0, 0, "*")) == [
+        "no machine can reach another at its private address, on any port: 10.0.0.11, 10.0.0.12 "
+        "and 10.0.0.13"]
+
+
+def test_a_new_machine_that_is_cut_off_says_nothing_of_nodes_that_have_joined() -> None:
+    places = [place(11, joined=True), place(12, joined=True), place(13)]
+
+    assert told(places, (0, 0, "*")) == [
+        "no other machine can reach 10.0.0.13, the private address of 203.0.113.13, on any "
+        "port, nor it any other"]
+
+
+def test_a_new_machines_trouble_with_several_nodes_takes_one_line() -> None:
+    places = [place(11, joined=True), place(12, joined=True), place(13)]
+
+    assert told(places, (13, 0, "tcp/2377")) == [
+        "203.0.113.13 can't reach 10.0.0.11 and 10.0.0.12 on tcp/2377"]
+
+
+def test_machines_that_reach_each_other_have_nothing_to_complain_of_and_no_listener_left(
+        loopback: list[Place]) -> None:
+    assert check(loopback) == []
+
+    assert listening(loopback) == []
+
+
+def test_a_listener_ends_even_if_asking_is_broken_off(
+        loopback: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
+    class BreaksOff(Named):
+        def run(self, command: Sequence[str], *, stdin: Input = None,
+                env: Mapping[str, str] | None = None, cwd: PurePath | None = None,
+                timeout: float | None = None) -> Completed:
+            if "ask" in command:
+                raise ConnectionAbortedError
+            return super().run(command, stdin=stdin, timeout=timeout)
+
+    loopback[1] = replace(loopback[1], machine=BreaksOff("b"))
+    with pytest.raises(ConnectionAbortedError):
+        check(loopback)
+
+    assert listening(loopback) == []
+
+
+def test_a_program_in_the_way_is_named_and_the_rest_is_tried(loopback: list[Place]) -> None:
+    own = Path("/proc/self/comm").read_text().strip()
+    with socket.create_server((loopback[1].private, 7946)), \
+            socket.socket(type=socket.SOCK_DGRAM) as opened:
+        opened.bind((loopback[1].private, 4789))
+
+        lines = check(loopback)
+
+    # The other machines' listeners are on this machine, too, and may be named with it.
+    assert [re.sub(f" by {own}( and .*)?,", " by us,", line) for line in lines] == [
+        f"b: {port} is taken by us, and Swarm needs it: stop that program"
+        for port in ("tcp/7946", "udp/4789")]
+
+
+def test_a_machine_that_has_another_address_names_those_it_has(
+        loopback: list[Place], add_command: AddCommand) -> None:
+    add_command("ip", *answering(SHOWN))
+    loopback[2] = replace(loopback[2], private="192.0.2.77")
+
+    assert check(loopback) == ["c: 192.0.2.77 isn't its address, it has 10.0.0.7"]
+
+
+def test_a_machine_without_python_is_named(no_commands: Path) -> None:
+    assert check([place(11), place(12)]) == [
+        "203.0.113.11 has no python3: apt-get install python3",
+        "203.0.113.12 has no python3: apt-get install python3"]
+
+
+def test_a_machine_whose_python_fails_is_told_with_its_words(
+        loopback: list[Place], add_command: AddCommand) -> None:
+    add_command("python3", "echo no space left on device >&2", "exit 1")
+
+    assert check(loopback)[0] == "a can't be asked: no space left on device"
+
+
+def test_a_listener_answers_until_it_is_told_to_end(address: str) -> None:
+    targets = [f"tcp/{address}:7801", f"udp/{address}:7801"]
+
+    assert listen(address, "tcp/7801", "udp/7801") == ""
+    assert reach_ports.ask(TOKEN, targets) == []
+    reach_ports.end(TOKEN, address)
+    assert reach_ports.ask(TOKEN, targets) == targets
+
+
+def test_a_listener_ends_by_itself_when_nobody_tells_it_to(address: str) -> None:
+    listen(address, "tcp/7801", seconds=0.5)
+    assert reach_ports.ask(TOKEN, [f"tcp/{address}:7801"]) == []
+
+    time.sleep(0.7)
+
+    assert reach_ports.ask(TOKEN, [f"tcp/{address}:7801"]) == [f"tcp/{address}:7801"]
+
+
+def test_only_who_has_the_token_is_answered_over_udp_and_believed(address: str) -> None:
+    listen(address, "tcp/7801", "udp/7801")
+    targets = [f"connect/{address}:7801", f"tcp/{address}:7801", f"udp/{address}:7801"]
+
+    assert reach_ports.ask("another", targets) == targets[1:]
+
+
+def test_a_lost_datagram_is_sent_again(address: str) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as opened:
+        opened.bind((address, 7801))
+        asking = subprocess.Popen([sys.executable, reach_ports.__file__, "ask", TOKEN,
+                                   f"udp/{address}:7801"], stdout=subprocess.PIPE, text=True)
+        opened.settimeout(5)
+        opened.recvfrom(100)
+        again, sender = opened.recvfrom(100)
+        opened.sendto(again, sender)
+
+    assert asking.communicate(timeout=5)[0].split() == []
+
+
+def test_ports_are_bound_again_right_after_they_were_used(address: str) -> None:
+    for _ in range(2):
+        assert listen(address, "tcp/7801") == ""
+        assert reach_ports.ask(TOKEN, [f"tcp/{address}:7801"]) == []
+        reach_ports.end(TOKEN, address)
