@@ -6,7 +6,7 @@ from invoke.collection import Collection
 from stack import bootstrap as bootstrapping
 from stack import cloud_init as preparing
 from stack import destroy as destroying
-from stack import lab, memory, release, rings
+from stack import lab, memory, nodes, release, rings, scaling, shell
 from stack import status as watching
 
 
@@ -42,10 +42,48 @@ def status(context: Connection) -> None:
 
 @task(help={"service": "app, postgres, traefik or socket-proxy",
             "follow": "go on until Ctrl-C", "lines": "how many of the last lines"})
-def logs(context: Connection, service: str = "app", follow: bool = False,
-         lines: str = "100") -> None:
-    """Show a service's log."""
+def logs(context: Connection, service: str, follow: bool = False, lines: str = "100") -> None:
+    """Show a service's log, of all its tasks wherever they run."""
     watching.logs(service, follow, lines)
+
+
+@task(name="exec", help={"service": "app, postgres, traefik or socket-proxy",
+                         "command": "what to run; better typed after --"})
+def execute(context: Connection, service: str, command: str = "sh") -> None:
+    """Run a command in a service's container: ./fab exec app -- flask db current."""
+    shell.execute(service, command)
+
+
+@task(help={"machine": "its host in the inventory",
+            "command": "what to run; better typed after --"})
+def ssh(context: Connection, machine: str, command: str = "") -> None:
+    """Log in to a machine of the inventory, or run a command on it after --."""
+    shell.ssh(machine, command)
+
+
+@task(help={"service": "app=N"})
+def scale(context: Connection, service: str) -> None:
+    """Run N tasks of the application, now and after each deploy: ./fab scale app=4."""
+    scaling.scale(service)
+
+
+@task(name="drain", help={"machine": "its host in the inventory, or the node's name or id",
+                          "gap": "also stop what can run nowhere else, such as Postgres"})
+def node_drain(context: Connection, machine: str, gap: bool = False) -> None:
+    """Move a node's tasks to others, so that it can be rebooted or mended."""
+    nodes.drain(machine, gap)
+
+
+@task(name="activate", help={"machine": "its host in the inventory, or the node's name or id"})
+def node_activate(context: Connection, machine: str) -> None:
+    """Let a drained node have tasks again."""
+    nodes.activate(machine)
+
+
+@task(name="remove", help={"machine": "its host in the inventory, or the node's name or id"})
+def node_remove(context: Connection, machine: str) -> None:
+    """Take a node out of the Swarm for good, after moving its tasks."""
+    nodes.remove(machine)
 
 
 @task(help={"data": "remove the visits and the secrets as well", "yes": "don't ask"})
@@ -127,7 +165,9 @@ def lab_down(context: Connection) -> None:
 
 
 namespace = Collection(
-    bootstrap, build, deploy, rollback, releases, status, logs, destroy, cloud_init,
+    bootstrap, build, deploy, rollback, releases, status, logs, execute, ssh, scale, destroy,
+    cloud_init,
+    Collection("node", node_drain, node_activate, node_remove),
     Collection("lock", lock_status, lock_release),
     Collection("lab", lab_up, lab_ssh, lab_down),
     Collection("test", test_all, test_style, test_unit, test_service, test_lab))

@@ -64,6 +64,17 @@ def check_api(api: str, engine: str) -> None:
                       "upgrade to Docker 20.10 or newer, then ./fab bootstrap")
 
 
+def redefine(client: docker.DockerClient, path: str, changed: dict[str, Any]) -> None:
+    """Give an object of the Swarm, such as configs/ID, the definition that was changed in it.
+
+    The SDK lacks this or rewrites half of it; its client is a requests session. Raises
+    requests.HTTPError, also if somebody else changed the object meanwhile.
+    """
+    client.api.post(f"{client.api.base_url}/v{client.api.api_version}/{path}/update",
+                    params={"version": changed["Version"]["Index"]}, json=changed["Spec"],
+                    timeout=10).raise_for_status()
+
+
 def answers(machine: Machine) -> bool:
     """Tell whether an engine listens on a machine's socket."""
     try:

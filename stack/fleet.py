@@ -167,9 +167,13 @@ class AnyManager(Machine):
     """
 
     def __init__(self, managers: Sequence[Member]) -> None:
-        self._managers = managers
+        self._managers = list(managers)
         self._tunnel: Tunnel | None = None
         self._opening = threading.Lock()
+
+    def avoid(self, member: Member) -> None:
+        """Ask this manager only if no other answers."""
+        self._managers.sort(key=lambda each: each is member)
 
     @property
     def current(self) -> Machine:

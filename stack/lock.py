@@ -22,6 +22,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
+from stack import engine
 from stack.errors import Locked
 
 NAME = "tally-lock"
@@ -158,13 +159,10 @@ def _acquire(client: docker.DockerClient) -> str:
 
 
 def _renew(client: docker.DockerClient, config_id: str) -> None:
-    """Move the expiry on. The SDK has no call for it; its client is a requests session."""
+    """Move the expiry on."""
     config = client.api.inspect_config(config_id)
-    spec = config["Spec"]
-    spec["Labels"]["expires"] = str(time.time() + LIFETIME)
-    client.api.post(f"{client.api.base_url}/v{client.api.api_version}/configs/{config_id}/update",
-                    params={"version": config["Version"]["Index"]}, json=spec,
-                    timeout=10).raise_for_status()
+    config["Spec"]["Labels"]["expires"] = str(time.time() + LIFETIME)
+    engine.redefine(client, f"configs/{config_id}", config)
 
 
 def _remove(client: docker.DockerClient, config_id: str) -> None:

@@ -17,8 +17,9 @@ Input = str | IO[bytes] | None
 # Written beside and renamed, so that nobody ever reads half of it.
 WRITE = """
 set -eu
+umask 022
+mkdir -p "$(dirname "$1")"
 umask 077
-mkdir -p -m 755 "$(dirname "$1")"
 cat > "$1.new"
 chmod "$2" "$1.new"
 mv "$1.new" "$1"

@@ -56,6 +56,14 @@ def write(member: Member, content: str) -> None:
     member.machine.must(["systemctl", "reload", "tally-firewall"])
 
 
+def forget(member: Member, address: str) -> None:
+    """Let a machine's firewall take an address for a stranger's again."""
+    known = member.machine.read(FILE)
+    if known and f"{address}\n" in known.splitlines(keepends=True):
+        write(member, "".join(line for line in known.splitlines(keepends=True)
+                              if line != f"{address}\n"))
+
+
 def broken(machines: Fleet, looks: Sequence[Look]) -> list[OperatorError]:
     """Return a line for each way between nodes that Swarm needs and that is closed."""
     joined = {look.member: look.membership.state == "active" for look in looks}

@@ -134,5 +134,9 @@ def _time(text: str) -> datetime:
 
 
 def _comparable(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a task's definition without what Swarm fills in for a task."""
-    return {key: value for key, value in spec.items() if key not in {"Networks", "Runtime"}}
+    """Return a task's definition without what Swarm fills in for a task.
+
+    And without its placement: a task whose node still fits stays when only that changes.
+    """
+    return {key: value for key, value in spec.items()
+            if key not in {"Networks", "Runtime", "Placement"}}

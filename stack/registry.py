@@ -88,7 +88,7 @@ def parse_credentials(config: str, host: str) -> tuple[str, str] | None:
     """Find a registry's user and password in a config.json; a broken file has none."""
     try:
         auth = json.loads(config)["auths"][host]["auth"]
-        user, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
+        user, colon, password = base64.b64decode(auth).decode().partition(":")
     except (KeyError, TypeError, ValueError):
         return None
     return (user, password) if user and colon else None

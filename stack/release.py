@@ -350,8 +350,7 @@ def rollback(to: str = "") -> None:
     """Bring the release before this one back, whole, or the one of the version `to`."""
     target = Target.reach("./fab rollback")
     with lock.hold(target.client) as held:
-        began = time.time()
-        history = records.history(target.client)
+        began, history = time.time(), records.history(target.client)
         earlier = records.named(history, to) if to else \
             records.to_restore(history, records.spec_hashes(target.client))
         if earlier is None:
@@ -359,17 +358,23 @@ def rollback(to: str = "") -> None:
                           "there is no earlier release to go back to", "./fab releases")
         check_restorable(target, earlier)
         console.heading(f"Roll back to {earlier.version}")
-        with telling_if_interrupted():
-            try:
-                report = roll_out(target, earlier.stack, earlier.version)
-            except rollout.NotArrived as failure:
-                held.require()
-                give_back(target, failure, history[0])
-        held.require()
-        records.save(target.client, records.make(
-            target.client, version=earlier.version, commit=earlier.commit, who=lock.whoami(),
-            began=began, stack=earlier.stack, probe=report))
-    say_where(target, earlier.stack)
+        bring_in(target, earlier.stack, earlier, began, held)
+
+
+def bring_in(target: Target, stack: Stack, release: Record, began: float, held: Lock) -> None:
+    """Roll out what was built before, and record it; give the last release back if that fails."""
+    last = records.history(target.client)[0]
+    with telling_if_interrupted():
+        try:
+            report = roll_out(target, stack, release.version)
+        except rollout.NotArrived as failure:
+            held.require()
+            give_back(target, failure, last)
+    held.require()
+    records.save(target.client, records.make(
+        target.client, version=release.version, commit=release.commit, who=lock.whoami(),
+        began=began, stack=stack, probe=report))
+    say_where(target, stack)
 
 
 def check_restorable(target: Target, release: Record) -> None:

@@ -145,6 +145,14 @@ class RemoteMachine(Machine):
             raise Refused(f"{self.name}: {self.user} can't become root there ({done.last_line})",
                           f"let {self.user} run sudo without a password, as cloud-init's user may")
 
+    def ssh_command(self, terminal: bool) -> list[str]:
+        """Return the ssh command that logs in there, with the same keys, pinned and own."""
+        chosen = {"-l": self._ssh.user or self.user, "-p": self._ssh.port, "-i": self._ssh.key}
+        options = [str(word) for option, value in chosen.items() if value
+                   for word in (option, value)]
+        return ["ssh", "-t" if terminal else "-T", f"-oUserKnownHostsFile={self._pinned.path}",
+                "-oStrictHostKeyChecking=yes", *options, self.name]
+
     def close(self) -> None:
         """End the connection, and with it whatever waits for it."""
         if self._tunnel:

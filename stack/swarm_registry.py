@@ -143,7 +143,7 @@ def fingerprint(text: str) -> str:
 def on_each(machines: Sequence[Machine], change: Callable[[Machine], bool],
             what: str) -> list[str]:
     """Change machines side by side; return in words on which it was necessary."""
-    with ThreadPoolExecutor(max_workers=len(machines)) as pool:
+    with ThreadPoolExecutor(max_workers=len(machines) or 1) as pool:
         changed = list(pool.map(change, machines))
     names = [machine.name for machine, new in zip(machines, changed) if new]
     return [f"{what} on {', '.join(names)}"] if names else []

@@ -1,7 +1,7 @@
 """Where a release goes: the Swarm that was chosen, and the operator's choices for it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import docker
 
@@ -54,24 +54,33 @@ class Target:
         """
         if self.fleet.local:
             return ["127.0.0.1"]
-        hosts = self.hosts()
-        found = [hosts[str(node.id)] for node in self.client.nodes.list()
-                 if node.attrs["Status"]["State"] == "ready" and node.id in hosts
-                 and (node.attrs["Spec"].get("Labels") or {}).get("edge") == "true"]
+        hosts, nodes = self.hosts(), {str(node.id): node for node in self.client.nodes.list()}
+        found = sorted(hosts[key] for key, node in nodes.items()
+                       if key in hosts and serves_visitors(node.attrs))
         if not found:
             raise Refused("no node that is ready has the label edge=true", "./fab status")
         return found
 
-    def hosts(self) -> Mapping[str, str]:
-        """Return for each node's id where the inventory's machine is found."""
-        by_address = {member.private: fleet.address(member.machine)
-                      for member in self.fleet.members}
+    def members(self) -> dict[str, Member]:
+        """Return the machine of each node's id, as far as they can be reached."""
         nodes = self.client.nodes.list()
-        if len(nodes) == 1 and len(self.fleet.members) == 1:
-            return {str(nodes[0].id): fleet.address(self.fleet.members[0].machine)}
+        if len(nodes) == len(self.fleet.members) == 1:
+            # Alone, a node may say that it is found at the loopback address.
+            return {str(nodes[0].id): self.fleet.members[0]}
+        by_address = {member.private: member for member in self.fleet.members}
         return {str(node.id): by_address[node.attrs["Status"]["Addr"]] for node in nodes
                 if node.attrs["Status"].get("Addr") in by_address}
+
+    def hosts(self) -> dict[str, str]:
+        """Return for each node's id where its machine is found."""
+        return {node: fleet.address(member.machine) for node, member in self.members().items()}
 
     def holder(self, label: str) -> Member | None:
         """Return the machine that has a placement label, if it can be reached."""
         return fleet.holder(self.fleet, label)
+
+
+def serves_visitors(node: dict[str, Any]) -> bool:
+    """Tell whether a node, as the API gives it, runs Traefik for visitors now."""
+    return node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active" \
+        and (node["Spec"].get("Labels") or {}).get("edge") == "true"

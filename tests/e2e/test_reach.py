@@ -61,7 +61,8 @@ def places(trio: list[Hardware]) -> Iterator[Places]:
 
 def set_peers(machine: Hardware, *peers: Hardware) -> None:
     machine.console(f"printf '%s\\n' {' '.join(peer.address for peer in peers)} "
-                    "> /etc/tally/peers && systemctl reload tally-firewall")
+                    "> /etc/tally/peers && systemctl reload tally-firewall || "
+                    "{ journalctl --unit=tally-firewall --lines=20 >&2; exit 1; }")
 
 
 def listening(machine: Hardware) -> set[str]:

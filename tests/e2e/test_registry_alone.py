@@ -103,25 +103,21 @@ def refusal(swarm: Swarm, machine: RemoteMachine, asked: Registry) -> str:
 
 
 def pull(machine: Machine, command: str, image: str) -> str:
-    """Try to pull; return the last thing that the command says."""
+    """Try to pull; return the last thing that the command says.
+
+    Of a digest that it has, an engine wouldn't ask the registry; of a tag it does.
+    """
     done = machine.console(f"{command} pull --quiet {image}", check=False)
     return (done.stdout + done.stderr).strip().splitlines()[-1]
 
 
-def push_sleep(swarm: Swarm) -> str:
-    """Push the small image from the manager and return its digest."""
+@pytest.fixture(scope="module")
+def tag(swarm: Swarm) -> str:
+    """A small image that the manager has pushed."""
     tag = f"{swarm.registry.prefix}/sleep:1"
     swarm.manager.console(["sh", "-c", SLEEP, "sleep", tag])
     swarm.manager.console(f"{CREDENTIALS} push --quiet {tag}")
-    digests = swarm.client.images.get(tag).attrs["RepoDigests"]
-    assert len(digests) == 1
-    return str(digests[0])
-
-
-@pytest.fixture(scope="module")
-def image(swarm: Swarm) -> str:
-    """The digest of an image that the manager has pushed and the worker doesn't have."""
-    return push_sleep(swarm)
+    return tag
 
 
 def test_all_of_it_is_made_on_a_new_swarm(swarm: Swarm) -> None:
@@ -149,7 +145,8 @@ def test_only_root_can_read_the_credentials(swarm: Swarm) -> None:
     assert swarm.worker.console("ls /etc/tally").stdout == "firewall.nft\npeers\n"
 
 
-def test_a_node_runs_the_digest_that_another_pushed(swarm: Swarm, image: str) -> None:
+def test_a_node_runs_the_digest_that_another_pushed(swarm: Swarm, tag: str) -> None:
+    image, = swarm.client.images.get(tag).attrs["RepoDigests"]
     swarm.manager.console(
         f"{CREDENTIALS} service create --detach --with-registry-auth --name sleeper "
         f"--constraint node.hostname==puller {image}")
@@ -163,8 +160,9 @@ def test_a_node_runs_the_digest_that_another_pushed(swarm: Swarm, image: str) ->
     assert swarm.worker.console(running).stdout.startswith(swarm.registry.prefix)
 
 
-def test_nobody_pulls_without_the_password(swarm: Swarm, image: str) -> None:
-    assert pull(swarm.worker, "docker", image).endswith(": no basic auth credentials")
+def test_nobody_pulls_without_the_password(swarm: Swarm, tag: str) -> None:
+    assert pull(swarm.worker, "docker", tag).endswith(": no basic auth credentials")
+    assert pull(swarm.manager, "docker", tag).endswith(": no basic auth credentials")
 
 
 def test_a_wrong_password_is_refused(swarm: Swarm) -> None:
@@ -201,7 +199,7 @@ def test_a_registry_that_is_not_there_is_told_from_one_that_refuses(swarm: Swarm
 
 
 def test_lost_credentials_are_replaced_and_the_old_password_is_worth_nothing(
-        swarm: Swarm, image: str) -> None:
+        swarm: Swarm, tag: str) -> None:
     old = swarm.registry
     swarm.manager.console("rm /etc/tally/docker/config.json")
 
@@ -212,7 +210,7 @@ def test_lost_credentials_are_replaced_and_the_old_password_is_worth_nothing(
     assert registry.read_credentials(swarm.holder, swarm.registry.host) \
         == (swarm.registry.user, swarm.registry.password)
     # What was pushed before is still there.
-    assert pull(swarm.manager, CREDENTIALS, image) == image
+    assert pull(swarm.manager, CREDENTIALS, tag) == tag
 
 
 def test_what_no_longer_serves_is_removed(swarm: Swarm) -> None:

@@ -173,11 +173,12 @@ class Api(BaseHTTPRequestHandler):
 
 
 def test_an_engine_that_can_log_in_passes_and_another_is_refused_in_one_line() -> None:
-    wrong = Registry("192.0.2.11:5000/team", "tally", "wrong")
+    right, wrong = (Registry("192.0.2.11:5000/team", "tally", password)
+                    for password in ("secret", "wrong"))
     with serving(Api) as port:
         client = docker.DockerClient(base_url=f"tcp://127.0.0.1:{port}", version="1.41")
 
-        check(client, OWN)
+        check(client, right)
         line = error_of(lambda: check(client, wrong))
 
     assert line == ("the registry 192.0.2.11:5000: it refuses the password: ./fab bootstrap mends "

@@ -224,14 +224,17 @@ def test_the_holder_is_labelled_once_and_keeps_its_other_labels(
     assert labels(engine, "second") == {}
 
 
+@pytest.mark.parametrize("labelled", [["second"], ["first", "second"]])
 def test_images_on_another_node_are_not_left_behind(
-        engine: Engine, client: docker.DockerClient, holder: LocalMachine) -> None:
-    engine.kinds["nodes"]["id-second"]["Spec"] = {"Labels": {"registry": "true"}}
+        engine: Engine, client: docker.DockerClient, holder: LocalMachine,
+        labelled: list[str]) -> None:
+    for name in labelled:
+        engine.kinds["nodes"][f"id-{name}"]["Spec"] = {"Labels": {"registry": "true"}}
 
     assert error_of(lambda: pin(client, holder)) == (
         "the registry's images are on second, not on this machine: to begin anew there: "
         "docker node update --label-rm registry second")
-    assert labels(engine, "first") == {}
+    assert [name for name in ("first", "second") if labels(engine, name)] == labelled
 
 
 # The machines.
@@ -243,6 +246,7 @@ def test_machines_that_changed_are_named() -> None:
         machines, lambda machine: machine is not machines[1], "trust") \
         == ["trust on this machine, this machine"]
     assert swarm_registry.on_each(machines, lambda machine: False, "trust") == []
+    assert swarm_registry.on_each([], lambda machine: True, "trust") == []
 
 
 def test_the_stack_holds_the_secrets_of_this_certificate_and_password() -> None:

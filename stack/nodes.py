@@ -1,0 +1,263 @@
+"""Take nodes out of service, bring them back, and let them go, without losing a request."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+
+from stack import console, engine, lock, peers, probe, records, rollout
+from stack.console import step
+from stack.definition import Stack
+from stack.errors import OperatorError, Refused
+from stack.fleet import AnyManager, Member
+from stack.records import Record
+from stack.remote import Gone
+from stack.swarm import STACK
+from stack.target import Target
+
+Node = dict[str, Any]
+# Labels of nodes with a volume that exists nowhere else, and what is in it.
+PINNED = {"postgres": "the database", "registry": "the images"}
+LEFT = 60.0  # seconds until a node that left has to be known as gone
+
+
+@engine.in_one_line
+def drain(name: str, gap: bool) -> None:
+    """Move a node's tasks to others; with `gap`, also stop what can run nowhere else."""
+    target = Target.reach("./fab node.drain")
+    with lock.hold(target.client):
+        node = find(target, name)
+        if not gap:
+            require_movable(node, "--gap stops it until ./fab node.activate")
+        with watched(target, node):
+            empty(target, node)
+    console.say(f"{name} has no tasks; it answers no visitors until ./fab node.activate {name}")
+
+
+@engine.in_one_line
+def activate(name: str) -> None:
+    """Let a node have tasks again."""
+    target = Target.reach("./fab node.activate")
+    with lock.hold(target.client):
+        node = find(target, name)
+        with step("availability") as current:
+            if set_availability(target.client, node["ID"], "active"):
+                current.changed("active")
+        if latest := newest(target):
+            settle(target, latest.stack)
+
+
+@engine.in_one_line
+def remove(name: str) -> None:
+    """Let a node go for good: empty it, demote it, take it out of the Swarm."""
+    target = Target.reach("./fab node.remove")
+    with lock.hold(target.client):
+        node = find(target, name)
+        require_movable(node, "nothing was changed; move its data first")
+        require_majority(target.client.api.nodes(), node)
+        member = target.members().get(node["ID"])
+        look_elsewhere(target, member)
+        with watched(target, node):
+            empty(target, node)
+        demote(target.client, node)
+        leave(target, node, member)
+    console.say(f"{name} is no node any more: take it out of the inventory as well")
+
+
+def find(target: Target, name: str) -> Node:
+    """Return the node of a machine, a host name, an address or the beginning of an id."""
+    members, nodes = target.members(), list(target.client.api.nodes())
+    found = [node for node in nodes if name in {
+        node["Description"]["Hostname"], node["Status"].get("Addr"),
+        members[node["ID"]].name if node["ID"] in members else ""}
+        or len(name) >= 6 and node["ID"].startswith(name)]
+    if len(found) > 1:
+        raise Refused(f"{name} is the name of {len(found)} nodes",
+                      "say one of: " + ", ".join(node["ID"][:12] for node in found))
+    if not found:
+        raise Refused(f"{name} isn't a node", "./fab status lists them")
+    node: Node = found[0]
+    return node
+
+
+def require_movable(node: Node, remedy: str) -> None:
+    """Refuse to empty a node with a volume that is pinned to it."""
+    labels = node["Spec"].get("Labels") or {}
+    for label, what in PINNED.items():
+        if labels.get(label) == "true":
+            raise Refused(f"{node['Description']['Hostname']} holds {what}, which can't move",
+                          remedy)
+
+
+def require_majority(nodes: list[Node], leaving: Node) -> None:
+    """Refuse to let a manager go without which the others couldn't decide anything."""
+    if "ManagerStatus" not in leaving:
+        return
+    staying = [node["ManagerStatus"]["Reachability"] for node in nodes
+               if "ManagerStatus" in node and node["ID"] != leaving["ID"]]
+    reachable = staying.count("reachable")
+    if reachable <= len(staying) / 2:
+        raise Refused(f"only {reachable} of the other {len(staying)} managers can be reached, and "
+                      "a majority has to be left", "bring them back first, or add managers")
+
+
+def look_elsewhere(target: Target, member: Member | None) -> None:
+    """Ask another manager from now on than the one that is about to be none."""
+    if member and isinstance(target.machine, AnyManager):
+        target.machine.avoid(member)
+        # Its connections would stay with the manager that they were opened to.
+        target.client.close()
+
+
+@contextmanager
+def watched(target: Target, node: Node) -> Iterator[None]:
+    """Watch the site as visitors of the other edge nodes meanwhile."""
+    latest, own = newest(target), target.hosts().get(node["ID"])
+    others = [host for host in target.edges() if host != own]
+    if latest is None or not others:
+        yield
+        return
+    with probe.watching(others, latest.stack.http_port) as watch:
+        yield
+    with step("probe") as current:
+        current.found(str(watch.report()))
+
+
+def empty(target: Target, node: Node) -> None:
+    """Start tasks elsewhere, then stop those on the node, and wait until all is steady.
+
+    Draining alone would stop a task before there is another in its place.
+    """
+    latest = newest(target)
+    if latest and node["Status"]["State"] == "ready":
+        with step("tasks") as current:
+            current.doing("starting them elsewhere")
+            if moved := move_away(target, latest.stack, node["ID"]):
+                current.changed(f"{' and '.join(moved)} moved to other nodes")
+    with step("availability") as current:
+        if set_availability(target.client, node["ID"], "drain"):
+            current.changed("drained")
+    if latest:
+        settle(target, latest.stack, without=node)
+
+
+def move_away(target: Target, stack: Stack, node_id: str) -> list[str]:
+    """Have services that may run anywhere start on other nodes first; return which did."""
+    moved = []
+    for name, service in stack.services.items():
+        anywhere = service["deploy"].get("mode") != "global" \
+            and "constraints" not in service["deploy"].get("placement", {})
+        if anywhere and has_task(target.client, name, node_id):
+            with elsewhere(target.client, name, node_id):
+                wait_moved(target, stack.only(name), name, node_id)
+            moved.append(name)
+    return moved
+
+
+def wait_moved(target: Target, service: Stack, name: str, node_id: str) -> None:
+    """Wait until a service has left a node and has all its tasks; raises OperatorError."""
+    deadline = time.monotonic() + target.settings.deploy_timeout
+    try:
+        while has_task(target.client, name, node_id):
+            if time.monotonic() > deadline:
+                raise rollout.NotArrived("its tasks found no other node", [])
+            time.sleep(0.5)
+        rollout.wait(target.client, target.cli, service, target.settings.deploy_timeout, held=0)
+    except rollout.NotArrived as failure:
+        console.block(failure.log)
+        raise OperatorError(f"{name} could not move: {failure.cause}; the node was not drained",
+                            "./fab status") from failure
+
+
+@contextmanager
+def elsewhere(client: docker.DockerClient, name: str, node_id: str) -> Iterator[None]:
+    """Forbid a service one node for a while; its tasks there are replaced start-first.
+
+    Allowing it again restarts nothing: every task is on a node that fits.
+    """
+    path = f"services/{STACK}_{name}"
+    service = client.api.inspect_service(f"{STACK}_{name}")
+    before = service["Spec"]
+    placement = before["TaskTemplate"].get("Placement", {})
+    constraints = [*placement.get("Constraints", []), f"node.id!={node_id}"]
+    engine.redefine(client, path, {**service, "Spec": {
+        **before, "TaskTemplate": {**before["TaskTemplate"], "Placement": {
+            **placement, "Constraints": constraints}}}})
+    try:
+        yield
+    finally:
+        engine.redefine(client, path, {
+            **client.api.inspect_service(f"{STACK}_{name}"), "Spec": before})
+
+
+def has_task(client: docker.DockerClient, name: str, node_id: str) -> bool:
+    return bool(client.api.tasks(filters={
+        "service": f"{STACK}_{name}", "node": node_id, "desired-state": "running"}))
+
+
+def settle(target: Target, stack: Stack, without: Node | None = None) -> None:
+    """Wait until every service has all the tasks that it should have."""
+    labels = ((without or {}).get("Spec", {}).get("Labels") or {})
+    stopped = {"postgres"} if labels.get("postgres") == "true" else set()
+    names = [name for name in stack.services if name not in stopped]
+    with step("settled") as current:
+        try:
+            rollout.wait(target.client, target.cli, stack.only(*names),
+                         target.settings.deploy_timeout)
+        except rollout.NotArrived as failure:
+            console.block(failure.log)
+            raise OperatorError(f"the tasks didn't settle: {failure.cause}",
+                                "./fab status") from failure
+        current.found("every service has all of its tasks")
+
+
+def set_availability(client: docker.DockerClient, node_id: str, wanted: str) -> bool:
+    """Set a node's availability; tell whether it had another."""
+    node = client.nodes.get(node_id)
+    if node.attrs["Spec"]["Availability"] == wanted:
+        return False
+    node.update({**node.attrs["Spec"], "Availability": wanted})
+    return True
+
+
+def demote(client: docker.DockerClient, node: Node) -> None:
+    """Make a worker of a manager and wait until Raft knows it."""
+    if "ManagerStatus" not in node:
+        return
+    with step("role") as current:
+        found = client.nodes.get(node["ID"])
+        found.update({**found.attrs["Spec"], "Role": "worker"})
+        deadline = time.monotonic() + LEFT
+        while "ManagerStatus" in client.api.inspect_node(node["ID"]):
+            if time.monotonic() > deadline:
+                raise OperatorError(f"the node is still a manager after {LEFT:.0f} s",
+                                    "docker node ls, then ./fab node.remove again")
+            time.sleep(0.3)
+        current.changed("demoted")
+
+
+def leave(target: Target, node: Node, member: Member | None) -> None:
+    """Let a machine leave, if it can be reached, and forget its node."""
+    with step("node") as current:
+        if member:
+            try:
+                member.machine.must(["docker", "swarm", "leave", "--force"])
+            except Gone as error:
+                console.say(f"  note           {error.cause}; it still thinks it is a node")
+        deadline = time.monotonic() + LEFT
+        while target.client.api.inspect_node(node["ID"])["Status"]["State"] == "ready":
+            if time.monotonic() > deadline:
+                raise OperatorError("the node is still there, though it has left",
+                                    f"docker node rm --force {node['ID']}")
+            time.sleep(0.3)
+        target.client.api.remove_node(node["ID"], force=True)
+        current.changed("removed")
+    for other in target.fleet.members:
+        if other is not member:
+            peers.forget(other, str(node["Status"].get("Addr", "")))
+
+
+def newest(target: Target) -> Record | None:
+    return next(iter(records.history(target.client)), None)

@@ -1,0 +1,48 @@
+"""Change how many tasks serve the application; a deploy keeps the number."""
+
+import re
+import time
+
+from stack import console, engine, lock, records, release
+from stack.definition import Stack
+from stack.errors import Refused
+from stack.inventory import MOST_REPLICAS
+from stack.target import Target
+
+SCALABLE = "app"
+
+
+@engine.in_one_line
+def scale(choice: str) -> None:
+    """Run so many tasks, proven like a release; `choice` is app=N."""
+    wanted = read_choice(choice)
+    target = Target.reach("./fab scale")
+    if chosen := target.settings.app_replicas:
+        raise Refused(f"the inventory, .env or the environment says {chosen} tasks of app",
+                      "change it there, then ./fab deploy; or take it out to scale by command")
+    with lock.hold(target.client) as held:
+        began, latest = time.time(), next(iter(records.history(target.client)), None)
+        if latest is None:
+            raise Refused("nothing is deployed here", "./fab deploy")
+        console.heading(f"Scale app to {wanted}")
+        stack = with_replicas(latest.stack, wanted)
+        if release.is_running(target, latest, stack):
+            release.confirm_unchanged(target, latest)
+            return
+        release.bring_in(target, stack, latest, began, held)
+
+
+def read_choice(choice: str) -> int:
+    """Return how many tasks are wanted; raises Refused for anything but app=N."""
+    found = re.fullmatch(rf"{SCALABLE}=([1-9][0-9]{{0,2}})", choice)
+    if not found or int(found[1]) > MOST_REPLICAS:
+        raise Refused(f"scale {choice!r}", f"it should be {SCALABLE}=N, N from 1 to "
+                      f"{MOST_REPLICAS}: nothing else can run more than once")
+    return int(found[1])
+
+
+def with_replicas(stack: Stack, wanted: int) -> Stack:
+    """Return the same stack with another number of the application's tasks."""
+    app = stack.services[SCALABLE]
+    return Stack({**stack.content, "services": {**stack.services, SCALABLE: {
+        **app, "deploy": {**app["deploy"], "replicas": wanted}}}})
