@@ -76,6 +76,7 @@ def remove_data(target: Target) -> None:
         if swarm.has_volume(holder.machine):
             holder.machine.must(["docker", "volume", "rm", swarm.VOLUME])
             current.changed("removed")
+    records.forget_applied(target.client)
     with step("secrets") as current:
         if found := target.client.secrets.list(filters={"label": swarm.LABEL}):
             for secret in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,7 +115,7 @@ def connect(chosen: Inventory, path: Path, *, accept: bool, partly: bool,
     members = [Member(node, RemoteMachine(node, chosen.ssh, pinned)) for node in chosen.nodes]
     missing: dict[Node, OperatorError] = {}
 
-    def log_in(member: Member, current: Step) -> None:
+    def log_in(member: Member) -> None:
         assert isinstance(member.machine, RemoteMachine)
         try:
             member.machine.connect(patience)
@@ -123,9 +124,10 @@ def connect(chosen: Inventory, path: Path, *, accept: bool, partly: bool,
     new, known = _by_acquaintance(members, pinned)
     # A person is asked about one new machine after the other, and no spinner is in the way.
     for member in new:
-        log_in(member, Step("ssh", console.OUT.status("")))
+        log_in(member)
     if known:
-        console.together("ssh", known, log_in)
+        with console.OUT.status("connecting"), ThreadPoolExecutor(len(known)) as pool:
+            list(pool.map(log_in, known))
     fleet = Fleet([member for member in members if member.node not in missing], chosen, missing)
     if missing and not (partly and fleet.managers):
         fleet.close()

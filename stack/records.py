@@ -4,17 +4,20 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import docker
 
 from stack.definition import Stack
 from stack.probe import Report
+from stack.schema import Revision
 from stack.swarm import STACK
 
 LABEL = "tally.release"
+# Of what the database was migrated to, also by a release that was never proven.
+SCHEMA = "tally.schema"
 KEPT = 10
 
 
@@ -23,8 +26,10 @@ class Record:
     """One proven release.
 
     `content` is the whole rendered stack; `specs` maps each service to the hash
-    of its definition as Docker held it then, so that a later change by hand shows.
-    `probe` is what the site's watcher met, if the site served before.
+    of its definition as Docker held it then, so that a later change by hand shows, and
+    `definitions` has these in full. `revisions` are the steps of the schema that its
+    code knows, None if that wasn't recorded yet. `probe` is what the site's watcher
+    met, if the site served before.
     """
 
     version: str
@@ -35,6 +40,12 @@ class Record:
     content: dict[str, Any]
     specs: Mapping[str, str]
     probe: Mapping[str, float] | None = None
+    definitions: Mapping[str, Any] = field(default_factory=dict)
+    revisions: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def schema(self) -> tuple[Revision, ...] | None:
+        return None if self.revisions is None else _revisions(self.revisions)
 
     @property
     def stack(self) -> Stack:
@@ -43,9 +54,17 @@ class Record:
 
 def spec_hashes(client: docker.DockerClient) -> dict[str, str]:
     """Return the hash of each of the stack's services as Docker holds it now."""
-    return {service.name.removeprefix(f"{STACK}_"): hashlib.sha256(
-        json.dumps(service.attrs["Spec"], sort_keys=True).encode()).hexdigest()[:16]
-        for service in services(client)}
+    return {name: _hash(spec) for name, spec in definitions(client).items()}
+
+
+def definitions(client: docker.DockerClient) -> dict[str, dict[str, Any]]:
+    """Return each of the stack's services as Docker holds it now."""
+    return {service.name.removeprefix(f"{STACK}_"): service.attrs["Spec"]
+            for service in services(client)}
+
+
+def _hash(spec: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def services(client: docker.DockerClient) -> list[Any]:
@@ -102,12 +121,45 @@ def forget_all(client: docker.DockerClient) -> None:
         config.remove()
 
 
+def applied(client: docker.DockerClient) -> tuple[Revision, ...] | None:
+    """Return the steps that the database's schema has taken, None if nobody noted them."""
+    found = _noted(client)
+    return _revisions(json.loads(base64.b64decode(found[0].attrs["Spec"]["Data"]))) \
+        if found else None
+
+
+def note_applied(client: docker.DockerClient, revisions: Sequence[Revision]) -> None:
+    """Note what a migration has just brought the database to."""
+    client.configs.create(
+        name=f"{STACK}-schema-{round(time.time() * 1000)}", labels={SCHEMA: "applied"},
+        data=json.dumps([asdict(revision) for revision in revisions]).encode())
+    for old in _noted(client)[1:]:
+        old.remove()
+
+
+def forget_applied(client: docker.DockerClient) -> None:
+    """Forget the schema of a database that is gone."""
+    for config in _noted(client):
+        config.remove()
+
+
+def _noted(client: docker.DockerClient) -> list[Any]:
+    found = client.configs.list(filters={"label": SCHEMA})
+    return sorted(found, key=lambda config: str(config.name), reverse=True)
+
+
+def _revisions(content: Sequence[Mapping[str, Any]]) -> tuple[Revision, ...]:
+    return tuple(Revision(**revision) for revision in content)
+
+
 def make(client: docker.DockerClient, *, version: str, commit: str, who: str, began: float,
-         stack: Stack, probe: Report | None) -> Record:
+         stack: Stack, probe: Report | None, schema: Sequence[Revision] | None) -> Record:
     """Make the record of what runs now; `began` is when its deploy began, in Unix time."""
-    now = time.time()
+    now, running = time.time(), definitions(client)
     return Record(version, commit, who, now, round(now - began, 1), stack.content,
-                  spec_hashes(client), asdict(probe) if probe else None)
+                  {name: _hash(spec) for name, spec in running.items()},
+                  asdict(probe) if probe else None, running,
+                  None if schema is None else [asdict(revision) for revision in schema])
 
 
 def _name(record: Record) -> str:

@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import NoReturn
 
 import requests
 from docker.errors import DockerException
 
 from stack import (
-    clock, console, definition, engine, facts, host_keys, images, lock, migration, preflight, probe,
-    records, rollout, swarm, version)
+    clock, compatibility, console, definition, engine, facts, host_keys, images, lock, migration,
+    preflight, probe, records, rollout, schema, swarm, version)
 from stack.console import Step, step
 from stack.definition import Stack
 from stack.engine import SOCKET
@@ -24,11 +25,13 @@ from stack.lock import Lock
 from stack.machine import LocalMachine
 from stack.probe import Report
 from stack.records import Record
+from stack.schema import Revision
 from stack.settings import DEFAULT_REPLICAS, ROOT, inventory_path
 from stack.target import Target
 from stack.version import Snapshot, Version
 
 STACK_FILE = "docker-stack.yml"
+MIGRATIONS = "migrations/versions"
 
 
 @engine.in_one_line
@@ -45,11 +48,12 @@ def deploy(probe_budget: str = "") -> None:
         release, builds = prepare(target, snapshot)
         build(target, snapshot, builds)
         stack = render(target, snapshot, references(target, builds))
+        steps = revisions(snapshot)
         current = next(iter(records.history(target.client)), None)
         if current and is_running(target, current, stack):
             confirm_unchanged(target, current)
         else:
-            update(target, stack, release, current, began, budget, held)
+            update(target, Wanted(stack, release, steps, began, budget), current, held)
     say_where(target, stack)
 
 
@@ -88,8 +92,16 @@ def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, imag
         if complaint := rollout.check(target.cli, stack):
             raise Refused(f"{STACK_FILE}: {complaint}")
         migration.task_template(target.client, stack)
+        compatibility.check_deploy(
+            revisions(snapshot), next(iter(records.history(target.client)), None),
+            records.applied(target.client))
         current.found(f"version {release.text}, all checks passed")
     return release, builds
+
+
+def revisions(snapshot: Snapshot) -> tuple[Revision, ...]:
+    """Return the steps of the schema that a tree knows."""
+    return schema.read(snapshot.files / MIGRATIONS)
 
 
 def check_machines(target: Target) -> None:
@@ -198,12 +210,23 @@ def read_budget(text: str) -> float:
     return int(text) if text else math.inf
 
 
-def update(target: Target, stack: Stack, release: Version, previous: Record | None,
-           began: float, budget: float, held: Lock) -> None:
+@dataclass(frozen=True)
+class Wanted:
+    """What a deploy brings in, since when, and how many requests it may cost."""
+
+    stack: Stack
+    release: Version
+    schema: tuple[Revision, ...]
+    began: float
+    budget: float
+
+
+def update(target: Target, wanted: Wanted, previous: Record | None, held: Lock) -> None:
     """Migrate, roll the stack out, and restore the previous release if that fails."""
+    stack, release = wanted.stack, wanted.release
     before = records.spec_hashes(target.client)
     held.require()
-    migrate(target, stack, release, first=previous is None or "postgres" not in before)
+    migrate(target, wanted, first=previous is None or "postgres" not in before)
     held.require()
     report = None
     with telling_if_interrupted():
@@ -211,27 +234,28 @@ def update(target: Target, stack: Stack, release: Version, previous: Record | No
             # A probe tells nothing where nothing served before at the same port.
             if previous and "traefik" in before \
                     and previous.stack.http_port == stack.http_port:
-                report = roll_out(target, stack, release.text, budget)
+                report = roll_out(target, stack, release.text, wanted.budget)
             else:
                 replace(target, stack, release.text)
         except rollout.NotArrived as failure:
             held.require()
             give_back(target, failure, previous)
     held.require()
-    remember(target, stack, release, began, report, before)
+    remember(target, wanted, report, before)
 
 
-def remember(target: Target, stack: Stack, release: Version, began: float,
-             report: Report | None, before: Mapping[str, str]) -> None:
+def remember(target: Target, wanted: Wanted, report: Report | None,
+             before: Mapping[str, str]) -> None:
     """Record the release that was just proven, and drop the images that none needs any more.
 
     Raises RestoreFailed if it can't be recorded: it serves all the same.
     """
+    release = wanted.release
     try:
         report_changes(before, records.spec_hashes(target.client))
         records.save(target.client, records.make(
             target.client, version=release.text, commit=release.commit, who=lock.whoami(),
-            began=began, stack=stack, probe=report))
+            began=wanted.began, stack=wanted.stack, probe=report, schema=wanted.schema))
     except (DockerException, requests.RequestException) as error:
         raise RestoreFailed(f"{release.text} serves, proven, but could not be recorded "
                             f"({error})", "./fab deploy records it") from error
@@ -239,27 +263,28 @@ def remember(target: Target, stack: Stack, release: Version, began: float,
         tidy(target)
 
 
-def migrate(target: Target, stack: Stack, release: Version, first: bool) -> None:
+def migrate(target: Target, wanted: Wanted, first: bool) -> None:
     """Run the migration's job; the first time, start the database for it.
 
     Raises MigrationFailed, also if the engine gives up meanwhile.
     """
     try:
-        _migrate(target, stack, release, first)
+        _migrate(target, wanted, first)
+        records.note_applied(target.client, wanted.schema)
     except (DockerException, requests.RequestException) as error:
         raise MigrationFailed(f"the Docker Engine failed during the migration ({error}); "
                               "the running release is untouched", "./fab deploy") from error
 
 
-def _migrate(target: Target, stack: Stack, release: Version, first: bool) -> None:
+def _migrate(target: Target, wanted: Wanted, first: bool) -> None:
     if first:
         with step("postgres") as current:
             current.doing("starting it for the first time")
-            start_database(target, stack.only("postgres"))
+            start_database(target, wanted.stack.only("postgres"))
             current.changed("started")
     with step("schema") as current:
         current.doing("migrating")
-        current.changed(migration.run(target.client, target.cli, stack, release,
+        current.changed(migration.run(target.client, target.cli, wanted.stack, wanted.release,
                                       target.settings.deploy_timeout))
 
 
@@ -357,7 +382,11 @@ def rollback(to: str = "") -> None:
             raise Refused(f"no release {to} is remembered" if to else
                           "there is no earlier release to go back to", "./fab releases")
         check_restorable(target, earlier)
+        ahead = compatibility.check_rollback(earlier, records.applied(target.client))
         console.heading(f"Roll back to {earlier.version}")
+        if ahead:
+            console.say(f"  note           the schema stays {len(ahead)} steps ahead of it, at "
+                        f"{ahead[-1].id}; none of them is marked as breaking older code")
         bring_in(target, earlier.stack, earlier, began, held)
 
 
@@ -373,7 +402,7 @@ def bring_in(target: Target, stack: Stack, release: Record, began: float, held: 
     held.require()
     records.save(target.client, records.make(
         target.client, version=release.version, commit=release.commit, who=lock.whoami(),
-        began=began, stack=stack, probe=report))
+        began=began, stack=stack, probe=report, schema=release.schema))
     say_where(target, stack)
 
 

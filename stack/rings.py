@@ -25,7 +25,7 @@ class Ring:
 
 STYLE = Ring("style", ("tests/files",))
 UNIT = Ring("unit", ("tests/app", "tests/stack"))
-SERVICE = Ring("service", ("tests/app",), ("postgresql", "mariadb-server"))
+SERVICE = Ring("service", ("tests/app",), ("postgresql", "mariadb-server", "git"))
 LAB = Ring("lab", ("tests/lab", "tests/e2e"), (
     "systemd-container", "mmdebstrap", "debian-archive-keyring", "iproute2", "iptables",
     "openssh-client", "git"))

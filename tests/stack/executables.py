@@ -1,5 +1,7 @@
 """Write real commands for a test: what they answer is chosen, that they run isn't."""
 
+import os
+import shutil
 from pathlib import Path
 
 
@@ -14,3 +16,11 @@ def executable(path: Path, *lines: str) -> Path:
 def answering(text: str) -> list[str]:
     """Return the lines of a script that prints a text as it is."""
     return ["/bin/cat <<'END'", text, "END"]
+
+
+def borrow(folder: Path, *names: str) -> None:
+    """Put this machine's own commands into a folder."""
+    for name in names:
+        found = shutil.which(name, path=os.defpath)
+        assert found, f"this machine has no {name}"
+        (folder / name).symlink_to(found)

@@ -1,21 +1,29 @@
 """The engine must be new enough, and one of the docker commands must be able to build."""
 
+import json
 import os
+import socket
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from threading import Thread
 
 import docker.errors
 import pytest
 import requests
 
+from stack import engine
 from stack.engine import DockerCli, check_api, in_one_line
 from stack.errors import OperatorError, Refused
 from stack.machine import LocalMachine
-from tests.stack.executables import executable
+from tests.stack.executables import borrow, executable
 from tests.stack.failing import error_of
 
 pytestmark = pytest.mark.unit
 
 HOST = "--host unix:///var/run/docker.sock"
+Cli = Callable[..., DockerCli]
 
 
 def client(folder: Path, version: str, *, buildx: bool) -> str:
@@ -27,8 +35,93 @@ def client(folder: Path, version: str, *, buildx: bool) -> str:
         '*) echo "$DOCKER_BUILDKIT|$*"; cat;; esac'))
 
 
-def cli(*folders: Path) -> DockerCli:
-    return DockerCli(LocalMachine(), os.pathsep.join(map(str, folders)))
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: LocalMachine) -> Cli:
+    """Find docker commands in these folders alone: `cli(tmp_path / "usr")`."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    borrow(tools, "which", "cat")
+
+    def find(*folders: Path, config: str = "") -> DockerCli:
+        monkeypatch.setenv("PATH", os.pathsep.join(map(str, (*folders, tools))))
+        return DockerCli(machine, config)
+    return find
+
+
+class Far(LocalMachine):
+    """A machine whose engine is found at a socket of the test's."""
+
+    def __init__(self, socket: Path) -> None:
+        self.docker_host = f"unix://{socket}"
+
+
+class Api(BaseHTTPRequestHandler):
+    """Answers every request as an engine answers for its version, and keeps the connection."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        text = json.dumps({"ApiVersion": "1.41", "Version": "20.10.24"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+class Socket(ThreadingMixIn, UnixStreamServer):
+    """An engine's socket that counts its connections."""
+
+    daemon_threads = True
+    connections = 0
+
+    def get_request(self) -> tuple[socket.socket, str]:
+        connection, _ = super().get_request()
+        self.connections += 1
+        return connection, "a client"
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Socket]:
+    """An engine that listens at `docker.sock` in the test's folder."""
+    with Socket(str(tmp_path / "docker.sock"), Api) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_requests_for_different_things_share_a_connection(
+        tmp_path: Path, listening: Socket) -> None:
+    client = engine.connect(Far(tmp_path / "docker.sock"))
+    client.version()
+    before = listening.connections
+    for _ in range(3):
+        client.version(), client.info(), client.api.inspect_swarm(), client.df()
+    assert listening.connections == before
+    client.close()
+
+
+def test_an_engine_answers_while_something_listens_on_its_socket(
+        tmp_path: Path, listening: Socket) -> None:
+    assert engine.answers(Far(tmp_path / "docker.sock"))
+    assert not engine.answers(Far(tmp_path / "other.sock"))
+
+
+def test_an_engine_without_a_socket_is_refused_with_its_machine(tmp_path: Path) -> None:
+    assert error_of(lambda: engine.connect(Far(tmp_path / "docker.sock"))) == (
+        "the Docker Engine of this machine doesn't answer (there is no socket): "
+        "./fab bootstrap installs and starts it")
+
+
+def test_an_engine_that_has_gone_is_refused_with_its_machine(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "docker.sock"))
+    assert error_of(lambda: engine.connect(Far(tmp_path / "docker.sock"))) == (
+        "the Docker Engine of this machine doesn't answer (nothing listens on its socket): "
+        "./fab bootstrap installs and starts it")
 
 
 @pytest.mark.parametrize("api", ["1.41", "1.44", "1.100", "2.0"])
@@ -74,43 +167,43 @@ def test_what_a_command_returns_and_refuses_is_left_alone() -> None:
 
 @pytest.mark.parametrize(("version", "buildx"), [
     ("20.10.24+dfsg1", False), ("22.06.0", False), ("23.0.0", True), ("28.2.2", True)])
-def test_a_command_that_has_buildkit_builds(tmp_path: Path, version: str, buildx: bool) -> None:
+def test_a_command_that_has_buildkit_builds(tmp_path: Path, cli: Cli, version: str, buildx: bool) -> None:
     command = client(tmp_path, version, buildx=buildx)
     assert cli(tmp_path).builder() == command
 
 
-def test_a_newer_command_without_the_plugin_leaves_it_to_the_next(tmp_path: Path) -> None:
+def test_a_newer_command_without_the_plugin_leaves_it_to_the_next(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path / "local", "28.2.2", buildx=False)
     distributions = client(tmp_path / "usr", "20.10.24", buildx=False)
     assert cli(tmp_path / "local", tmp_path / "usr").builder() == distributions
 
 
-def test_the_first_of_two_that_can_build_does(tmp_path: Path) -> None:
+def test_the_first_of_two_that_can_build_does(tmp_path: Path, cli: Cli) -> None:
     first = client(tmp_path / "local", "28.2.2", buildx=True)
     client(tmp_path / "usr", "20.10.24", buildx=False)
     assert cli(tmp_path / "local", tmp_path / "usr").builder() == first
 
 
-def test_where_none_can_build_the_plugin_is_named(tmp_path: Path) -> None:
+def test_where_none_can_build_the_plugin_is_named(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path / "local", "28.2.2", buildx=False)
     client(tmp_path / "usr", "23.0.1", buildx=False)
     assert error_of(cli(tmp_path / "local", tmp_path / "usr").builder) == (
         "no docker command here can build with BuildKit: apt-get install docker-buildx")
 
 
-def test_a_client_is_asked_for_its_version_even_if_the_engine_is_silent(tmp_path: Path) -> None:
+def test_a_client_is_asked_for_its_version_even_if_the_engine_is_silent(tmp_path: Path, cli: Cli) -> None:
     command = executable(tmp_path / "docker", "echo 20.10.24; echo no daemon >&2; exit 1")
     assert cli(tmp_path).builder() == str(command)
 
 
 @pytest.mark.parametrize("version", ["dev", "unknown-version", ""])
-def test_a_client_without_a_number_needs_the_plugin(tmp_path: Path, version: str) -> None:
+def test_a_client_without_a_number_needs_the_plugin(tmp_path: Path, cli: Cli, version: str) -> None:
     command = client(tmp_path / "one", version, buildx=True)
     client(tmp_path / "other", version, buildx=False)
     assert cli(tmp_path / "other", tmp_path / "one").builder() == command
 
 
-def test_a_folder_without_a_docker_command_is_passed_over(tmp_path: Path) -> None:
+def test_a_folder_without_a_docker_command_is_passed_over(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "docker").write_text("not executable")
@@ -118,25 +211,40 @@ def test_a_folder_without_a_docker_command_is_passed_over(tmp_path: Path) -> Non
     assert cli(tmp_path / "empty", tmp_path / "data", tmp_path / "usr").commands == [command]
 
 
-def test_a_machine_without_a_docker_command_is_sent_to_bootstrap(tmp_path: Path) -> None:
+def test_a_machine_without_a_docker_command_is_sent_to_bootstrap(tmp_path: Path, cli: Cli) -> None:
     assert error_of(lambda: cli(tmp_path)) \
-        == "there is no docker command: ./fab bootstrap installs it"
+        == "there is no docker command on this machine: ./fab bootstrap installs it"
 
 
-def test_a_build_uses_buildkit_and_the_local_engine(tmp_path: Path) -> None:
+def test_a_build_uses_buildkit_and_the_machines_engine(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path, "20.10.24", buildx=False)
     assert cli(tmp_path).build("--tag=a", ".", cwd=tmp_path).stdout \
         == f"1|{HOST} build --progress=plain --tag=a .\n"
 
 
-def test_a_stack_command_uses_the_first_client_and_its_input(tmp_path: Path) -> None:
+def test_a_stack_command_uses_the_first_client_and_its_input(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path / "local", "28.2.2", buildx=False)
     executable(tmp_path / "usr" / "docker", "exit 1")
     done = cli(tmp_path / "local", tmp_path / "usr").stack("config", "-c-", stdin="services: {}")
     assert (done.code, done.stdout) == (0, f"1|{HOST} stack config -c-\nservices: {{}}")
 
 
-def test_following_a_log_is_a_command_to_become(tmp_path: Path) -> None:
+def test_following_a_log_is_a_command_to_become(tmp_path: Path, cli: Cli) -> None:
     command = client(tmp_path, "20.10.24", buildx=False)
     assert cli(tmp_path).service_logs("--follow", "tally_app") == [
         command, *HOST.split(), "service", "logs", "--follow", "tally_app"]
+
+
+def test_credentials_are_read_from_their_folder(tmp_path: Path, cli: Cli) -> None:
+    client(tmp_path, "20.10.24", buildx=False)
+    docker = cli(tmp_path, config="/etc/tally/docker")
+    assert docker.authenticated == ["--with-registry-auth"]
+    assert docker.push("registry.example.org/app:1").stdout \
+        == f"1|--config /etc/tally/docker {HOST} push --quiet registry.example.org/app:1\n"
+
+
+def test_without_credentials_none_are_sent(tmp_path: Path, cli: Cli) -> None:
+    client(tmp_path, "20.10.24", buildx=False)
+    docker = cli(tmp_path)
+    assert docker.authenticated == []
+    assert docker.push("localhost:1/app:1").stdout == f"1|{HOST} push --quiet localhost:1/app:1\n"

@@ -134,9 +134,18 @@ def test_three_systems_are_supported(name: str, version: str, supported: bool) -
     assert System(name, version, name, True).supported is supported
 
 
-def test_a_sockets_group_may_open_it(tmp_path: Path) -> None:
+def test_a_sockets_group_may_open_it(machine: LocalMachine, tmp_path: Path) -> None:
     (tmp_path / "socket").touch()
-    assert facts.socket_group(tmp_path / "socket") == (tmp_path / "socket").stat().st_gid
+    (tmp_path / "link").symlink_to(tmp_path / "socket")
+    assert facts.socket_group(machine, tmp_path / "socket") \
+        == facts.socket_group(machine, tmp_path / "link") \
+        == (tmp_path / "socket").stat().st_gid
+
+
+def test_the_group_asked_for_is_that_of_the_socket_behind_a_link(
+        machine: LocalMachine, add_command: AddCommand) -> None:
+    add_command("stat", 'case " $* " in *" --dereference "*) echo 998;; *) echo 0;; esac')
+    assert facts.socket_group(machine, Path("/var/run/docker.sock")) == 998
 
 
 def test_many_listeners_are_all_found(machine: LocalMachine) -> None:

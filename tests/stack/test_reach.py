@@ -1,7 +1,6 @@
 """What has to be open between machines is known, tried, and told in few lines."""
 
 import random
-import re
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from stack import reach, reach_ports
 from stack.inventory import Role
 from stack.machine import Completed, Input, LocalMachine
-from stack.reach import Place, check, described, wanted
+from stack.reach import Place, Start, check, described, wanted
 from tests.stack.conftest import AddCommand
 from tests.stack.executables import answering
 
@@ -200,18 +199,22 @@ def test_a_listener_ends_even_if_asking_is_broken_off(
     assert listening(loopback) == []
 
 
-def test_a_program_in_the_way_is_named_and_the_rest_is_tried(loopback: list[Place]) -> None:
-    own = Path("/proc/self/comm").read_text().strip()
-    with socket.create_server((loopback[1].private, 7946)), \
-            socket.socket(type=socket.SOCK_DGRAM) as opened:
-        opened.bind((loopback[1].private, 4789))
+def test_a_program_in_the_way_is_named_and_its_port_not_tried() -> None:
+    start = Start(place(11, registry=True), taken={"tcp/5000": frozenset({"nginx", "python3"})})
 
-        lines = check(loopback)
+    assert start.complaints == ["203.0.113.11: tcp/5000 is taken by nginx and python3, and the "
+                                "registry needs it: stop that program"]
+    assert start.target("tcp/5000") is None
+    assert start.target("tcp/7946") == "tcp/10.0.0.11:7946"
 
-    # The other machines' listeners are on this machine, too, and may be named with it.
-    assert [re.sub(f" by {own}( and .*)?,", " by us,", line) for line in lines] == [
-        f"b: {port} is taken by us, and Swarm needs it: stop that program"
-        for port in ("tcp/7946", "udp/4789")]
+
+@pytest.mark.parametrize("holders", [frozenset({"dockerd", "docker-proxy"}), frozenset()])
+def test_docker_and_the_kernel_are_in_nobodys_way(holders: frozenset[str]) -> None:
+    start = Start(place(11), taken={"tcp/7946": holders, "udp/4789": holders})
+
+    assert start.complaints == []
+    assert start.target("tcp/7946") == "connect/10.0.0.11:7946"
+    assert start.target("udp/4789") is None
 
 
 def test_a_machine_that_has_another_address_names_those_it_has(
@@ -271,6 +274,18 @@ def test_a_lost_datagram_is_sent_again(address: str) -> None:
         opened.sendto(again, sender)
 
     assert asking.communicate(timeout=5)[0].split() == []
+
+
+def test_a_port_that_is_taken_is_told_with_its_holder_and_the_others_answer(address: str) -> None:
+    own = Path("/proc/self/comm").read_text().strip()
+    with socket.create_server((address, 7801)), \
+            socket.socket(type=socket.SOCK_DGRAM) as opened:
+        opened.bind((address, 7802))
+
+        said = listen(address, "tcp/7801", "udp/7801", "udp/7802")
+
+    assert said == f"taken tcp/7801 {own}\ntaken udp/7802 {own}\n"
+    assert reach_ports.ask(TOKEN, [f"udp/{address}:7801"]) == []
 
 
 def test_ports_are_bound_again_right_after_they_were_used(address: str) -> None:
