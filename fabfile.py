@@ -22,16 +22,18 @@ def build(context: Connection) -> None:
     release.build_images()
 
 
-@task(help={"probe-budget": "how many requests may fail meanwhile; any number if not given"})
-def deploy(context: Connection, probe_budget: str = "") -> None:
+@task(help={"probe-budget": "how many requests may fail meanwhile; any number if not given",
+            "json": "print a report for programs to stdout, and all else to stderr"})
+def deploy(context: Connection, probe_budget: str = "", json: bool = False) -> None:
     """Build, migrate, update and prove; give the old release back if that fails."""
-    release.deploy(probe_budget)
+    release.deploy(probe_budget, json)
 
 
-@task(help={"to": "a version that ./fab releases lists, instead of the one before"})
-def rollback(context: Connection, to: str = "") -> None:
+@task(help={"to": "a version that ./fab releases lists, instead of the one before",
+            "json": "print a report for programs to stdout, and all else to stderr"})
+def rollback(context: Connection, to: str = "", json: bool = False) -> None:
     """Bring the release before this one back, whole."""
-    release.rollback(to)
+    release.rollback(to, json)
 
 
 @task

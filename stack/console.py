@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +20,21 @@ if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="replace")
 OUT = Console(highlight=False, soft_wrap=True, emoji=False,
               width=None if sys.stdout.isatty() else 200)
+
+
+# The steps that have ended, and what else a report should tell.
+ENDED: list[dict[str, Any]] = []
+FACTS: dict[str, Any] = {}
+
+
+def fact(name: str, value: Any) -> None:
+    """Keep something for the report that --json prints at the end."""
+    FACTS[name] = value
+
+
+def leave_stdout() -> None:
+    """Tell people on stderr from now on: stdout belongs to a report for programs."""
+    OUT.file = sys.stderr
 
 
 class Named(Protocol):
@@ -57,10 +72,13 @@ class Step:
 
     def end(self, outcome: str = "") -> None:
         """Print the step's line."""
+        seconds = time.monotonic() - self._begun
+        ENDED.append({"name": self.name, "place": self._place.strip(),
+                      "outcome": outcome or self.outcome, "seconds": round(seconds, 1)})
         colour = "red" if outcome else "dim" if self.outcome == "unchanged" else "green"
         text = escape(outcome or self.outcome)
         OUT.print(f"  {self.name:<14} {escape(self._place)}[{colour}]{text}[/{colour}] "
-                  f"[dim]({time.monotonic() - self._begun:.1f} s)[/dim]")
+                  f"[dim]({seconds:.1f} s)[/dim]")
 
 
 @contextmanager

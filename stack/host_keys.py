@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fabric import Connection
 from paramiko import PKey, SSHClient
-from paramiko.client import RejectPolicy
+from paramiko.client import MissingHostKeyPolicy
 from paramiko.hostkeys import HostKeys
 
 from stack import console
@@ -16,7 +16,7 @@ from stack.errors import Refused
 FILE = "known_hosts"
 
 
-class Pinned(RejectPolicy):  # type: ignore[misc]  # paramiko ships no type information
+class Pinned(MissingHostKeyPolicy):
     """The known host keys, in OpenSSH's file format, and what happens to an unknown one.
 
     It is refused, unless a person confirms its fingerprint or has said beforehand

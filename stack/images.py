@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -185,5 +186,4 @@ def tidy(machine: Machine, prefix: str, needed: Iterable[str]) -> list[str]:
 
 def _bare(reference: str) -> str:
     """Return repository@digest for what is named by tag and digest, the only way it is listed."""
-    name, at, digest = reference.partition("@")
-    return f"{name.rpartition(':')[0]}@{digest}" if at else reference
+    return re.sub(r":[^:/@]+@", "@", reference)

@@ -13,6 +13,8 @@ from stack.survey import Look
 
 # Read by the firewall that cloud-init/user-data.yml makes; other machines have their own.
 FILE = "/etc/tally/peers"
+# Brings the firewall's peers in line with the file, in one step.
+APPLY = "/usr/local/sbin/tally-peers"
 HEADER = ("# Who may reach this node's cluster ports: one address a line.\n"
           "# Written by ./fab bootstrap from the inventory.\n")
 
@@ -51,9 +53,9 @@ def text(addresses: Iterable[str]) -> str:
 
 
 def write(member: Member, content: str) -> None:
-    """Change the peers and let the firewall read them."""
+    """Change the peers, in the file and in the firewall."""
     member.machine.write(FILE, content)
-    member.machine.must(["systemctl", "reload", "tally-firewall"])
+    member.machine.must([APPLY])
 
 
 def forget(member: Member, address: str) -> None:

@@ -21,6 +21,7 @@ FIREWALL = "/etc/tally/firewall.nft"
 OPEN = {80, 443}
 # How a machine that cloud-init prepares ends its first boot: errors, if there were any.
 CLOUD_INIT_RESULT = "/run/cloud-init/result.json"
+CLOUD_INIT_OFF = "/run/cloud-init/disabled"
 CLOUD_INIT_TIMEOUT = 900
 
 
@@ -64,8 +65,8 @@ def wait_for_cloud_init(machine: Machine) -> None:
     """Wait until the first boot's preparation is done; raises Refused with its errors."""
     result = machine.read(CLOUD_INIT_RESULT)
     if result is None:
-        if not machine.run(["sh", "-c", "command -v cloud-init && "
-                            "test ! -e /run/cloud-init/disabled"]).ok:
+        if not machine.run(["sh", "-c", 'command -v cloud-init && test ! -e "$1"', "find",
+                            CLOUD_INIT_OFF]).ok:
             return
         done = machine.run(["cloud-init", "status", "--wait"], timeout=CLOUD_INIT_TIMEOUT)
         result = machine.read(CLOUD_INIT_RESULT)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 import requests
@@ -14,7 +14,7 @@ from docker.errors import DockerException
 
 from stack import (
     clock, compatibility, console, definition, engine, facts, host_keys, images, lock, migration,
-    preflight, probe, records, rollout, schema, swarm, version)
+    preflight, probe, records, report, rollout, schema, swarm, version)
 from stack.console import Step, step
 from stack.definition import Stack
 from stack.engine import SOCKET
@@ -34,22 +34,29 @@ STACK_FILE = "docker-stack.yml"
 MIGRATIONS = "migrations/versions"
 
 
-@engine.in_one_line
-def deploy(probe_budget: str = "") -> None:
+def deploy(probe_budget: str = "", as_json: bool = False) -> None:
     """Bring this checkout into service, or leave what serves as it is.
 
     More failed requests than `probe_budget`, if one is given, fail the deploy.
     """
-    budget = read_budget(probe_budget)
+    with report.printed("deploy", as_json):
+        _deploy(read_budget(probe_budget))
+
+
+@engine.in_one_line
+def _deploy(budget: float) -> None:
     target = Target.reach("./fab deploy")
     console.heading("Deploy")
     with lock.hold(target.client) as held, snapshot_of(target) as snapshot:
         began = time.time()
         release, builds = prepare(target, snapshot)
+        console.fact("version", release.text)
+        console.fact("commit", release.commit)
         build(target, snapshot, builds)
         stack = render(target, snapshot, references(target, builds))
         steps = revisions(snapshot)
         current = next(iter(records.history(target.client)), None)
+        console.fact("previous", current.version if current else None)
         if current and is_running(target, current, stack):
             confirm_unchanged(target, current)
         else:
@@ -228,23 +235,23 @@ def update(target: Target, wanted: Wanted, previous: Record | None, held: Lock) 
     held.require()
     migrate(target, wanted, first=previous is None or "postgres" not in before)
     held.require()
-    report = None
+    met = None
     with telling_if_interrupted():
         try:
             # A probe tells nothing where nothing served before at the same port.
             if previous and "traefik" in before \
                     and previous.stack.http_port == stack.http_port:
-                report = roll_out(target, stack, release.text, wanted.budget)
+                met = roll_out(target, stack, release.text, wanted.budget)
             else:
                 replace(target, stack, release.text)
         except rollout.NotArrived as failure:
             held.require()
             give_back(target, failure, previous)
     held.require()
-    remember(target, wanted, report, before)
+    remember(target, wanted, met, before)
 
 
-def remember(target: Target, wanted: Wanted, report: Report | None,
+def remember(target: Target, wanted: Wanted, met: Report | None,
              before: Mapping[str, str]) -> None:
     """Record the release that was just proven, and drop the images that none needs any more.
 
@@ -255,7 +262,7 @@ def remember(target: Target, wanted: Wanted, report: Report | None,
         report_changes(before, records.spec_hashes(target.client))
         records.save(target.client, records.make(
             target.client, version=release.text, commit=release.commit, who=lock.whoami(),
-            began=wanted.began, stack=wanted.stack, probe=report, schema=wanted.schema))
+            began=wanted.began, stack=wanted.stack, probe=met, schema=wanted.schema))
     except (DockerException, requests.RequestException) as error:
         raise RestoreFailed(f"{release.text} serves, proven, but could not be recorded "
                             f"({error})", "./fab deploy records it") from error
@@ -306,13 +313,14 @@ def roll_out(target: Target, stack: Stack, wanted: str, budget: float = math.inf
     """
     with probe.watching(target.edges(), stack.http_port) as watch:
         replace(target, stack, wanted)
-    report = watch.report()
+    met = watch.report()
+    console.fact("probe", asdict(met))
     with step("probe") as current:
-        current.found(str(report))
-    if report.failures > budget:
-        raise rollout.NotArrived(f"{report.failures} requests failed meanwhile, "
+        current.found(str(met))
+    if met.failures > budget:
+        raise rollout.NotArrived(f"{met.failures} requests failed meanwhile, "
                                  f"the budget is {budget:.0f}", [])
-    return report
+    return met
 
 
 def replace(target: Target, stack: Stack, wanted: str) -> None:
@@ -370,9 +378,14 @@ def tidy(target: Target) -> None:
                       target.fleet.members))
 
 
-@engine.in_one_line
-def rollback(to: str = "") -> None:
+def rollback(to: str = "", as_json: bool = False) -> None:
     """Bring the release before this one back, whole, or the one of the version `to`."""
+    with report.printed("rollback", as_json):
+        _rollback(to)
+
+
+@engine.in_one_line
+def _rollback(to: str) -> None:
     target = Target.reach("./fab rollback")
     with lock.hold(target.client) as held:
         began, history = time.time(), records.history(target.client)
@@ -381,6 +394,9 @@ def rollback(to: str = "") -> None:
         if earlier is None:
             raise Refused(f"no release {to} is remembered" if to else
                           "there is no earlier release to go back to", "./fab releases")
+        console.fact("version", earlier.version)
+        console.fact("commit", earlier.commit)
+        console.fact("previous", history[0].version)
         check_restorable(target, earlier)
         ahead = compatibility.check_rollback(earlier, records.applied(target.client))
         console.heading(f"Roll back to {earlier.version}")
@@ -395,14 +411,14 @@ def bring_in(target: Target, stack: Stack, release: Record, began: float, held: 
     last = records.history(target.client)[0]
     with telling_if_interrupted():
         try:
-            report = roll_out(target, stack, release.version)
+            met = roll_out(target, stack, release.version)
         except rollout.NotArrived as failure:
             held.require()
             give_back(target, failure, last)
     held.require()
     records.save(target.client, records.make(
         target.client, version=release.version, commit=release.commit, who=lock.whoami(),
-        began=began, stack=stack, probe=report, schema=release.schema))
+        began=began, stack=stack, probe=met, schema=release.schema))
     say_where(target, stack)
 
 

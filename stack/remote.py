@@ -128,7 +128,7 @@ class RemoteMachine(Machine):
             try:
                 self._connection.open()
                 return
-            except (NoValidConnectionsError, TimeoutError):
+            except (NoValidConnectionsError, TimeoutError, ChannelException):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
@@ -256,14 +256,15 @@ class RemoteMachine(Machine):
                 raise self._gone(what) from error
 
     def _as_root(self, line: str) -> str:
-        return line if self.user == "root" else f"sudo -n -- {line}"
+        # A shell that stays tells of a signal by its code; without one, sshd would tell none.
+        return f"{line if self.user == 'root' else f'sudo -n -- {line}'}; exit $?"
 
 
 def _line(command: Sequence[str], env: Mapping[str, str] | None, cwd: PurePath | None,
           timeout: float | None) -> str:
     """Return the shell line that runs a command there as run() promises."""
-    words = [f"{name}={value}" for name, value in (env or {}).items()]
-    words = ["env", *words, *command] if words else list(command)
+    # By env(1) in any case: sudo has a code of its own for a command that doesn't exist.
+    words = ["env", *(f"{name}={value}" for name, value in (env or {}).items()), *command]
     if cwd is not None:
         words = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "in", str(cwd), *words]
     if timeout is not None:

@@ -1,7 +1,7 @@
 """Run a real sshd for a test, on a loopback port, as a machine with users of its own.
 
-It has its own /etc and /run, laid over this machine's in a mount namespace, so that what
-a test changes there is gone with it. The users are root and deploy, who has sudo.
+It has its own /etc and /run, laid over this machine's, and its own processes: what a test
+changes or leaves there is gone with it. The users are root and deploy, who has sudo.
 """
 
 import os
@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from stack.host_keys import Pinned
 from stack.inventory import Node, Ssh
@@ -105,7 +107,8 @@ class Sshd:
         """Start sshd and wait until it listens."""
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", START, "start", str(self.folder)],
+                ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child",
+                 "sh", "-c", START, "start", str(self.folder)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         while not listens(self.port):
@@ -114,9 +117,8 @@ class Sshd:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """End sshd and whoever is logged in."""
+        """End the machine, with every process in it."""
         if self._process is not None:
-            self.cut()
             self._process.kill()
             self._process.wait()
             self._process = None
@@ -124,9 +126,10 @@ class Sshd:
     def cut(self) -> None:
         """Kill sshd's end of each connection, as a machine does that loses its power."""
         assert self._process is not None
-        for pid in _descendants(self._process.pid):
-            if _name(pid).startswith("sshd"):
-                os.kill(pid, signal.SIGKILL)
+        for listener in _children(self._process.pid):
+            for pid in _descendants(listener):
+                if _name(pid).startswith("sshd"):
+                    os.kill(pid, signal.SIGKILL)
 
     def add_command(self, name: str, *lines: str) -> None:
         """Put a shell script before the machine's own commands."""
@@ -162,6 +165,16 @@ def prepared() -> Iterator[Sshd]:
 
 
 @contextmanager
+def away_from_home() -> Iterator[None]:
+    """Let the ~/.ssh and the agent of whoever runs the tests have no say."""
+    with tempfile.TemporaryDirectory(prefix="tally-home-") as home, \
+            pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", home)
+        patch.delenv("SSH_AUTH_SOCK", raising=False)
+        yield
+
+
+@contextmanager
 def running() -> Iterator[Sshd]:
     """Have an sshd that lets people in."""
     with prepared() as sshd:
@@ -191,10 +204,12 @@ def listens(port: int) -> bool:
         return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def _descendants(pid: int) -> list[int]:
-    children = [int(child) for child in
-                Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [each for child in children for each in (child, *_descendants(child))]
+    return [each for child in _children(pid) for each in (child, *_descendants(child))]
 
 
 def _name(pid: int) -> str:

@@ -2,12 +2,17 @@
 
 import io
 import re
+import threading
 import time
+from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
 
 from stack import console
+from stack.console import Step
+from stack.errors import Locked, Refused, Several
+from tests.stack.failing import error_of
 
 pytestmark = pytest.mark.unit
 
@@ -99,3 +104,84 @@ def test_without_somebody_to_answer_nobody_says_yes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(console, "OUT", Console(force_terminal=True, file=io.StringIO()))
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert not console.confirm("Remove the stack?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A machine, as far as a line of progress tells of it."""
+
+    name: str
+
+
+A, B, C = PLACES = Place("a"), Place("b"), Place("c")
+
+
+def test_alone_a_machine_is_not_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert console.together("docker", [A], lambda place, current: place.name) == ["a"]
+    assert said(capsys) == "  docker         unchanged (0.0 s)\n"
+
+
+def test_what_is_unchanged_on_all_machines_is_one_line(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    assert console.together("docker", PLACES, lambda place, current: place.name) == ["a", "b", "c"]
+    assert said(capsys) == "  docker         unchanged (0.0 s)\n"
+
+
+def test_otherwise_each_machine_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(place: Place, current: Step) -> None:
+        if place != B:
+            current.changed(f"installed [{place.name}]")
+    console.together("docker", PLACES, work)
+    assert sorted(said(capsys).splitlines()) == [
+        "  docker         a  installed [a] (0.0 s)", "  docker         b  unchanged (0.0 s)",
+        "  docker         c  installed [c] (0.0 s)"]
+
+
+def test_long_work_is_announced_with_its_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    console.together("docker", [A, B], lambda place, current: current.doing("installing it"))
+    assert sorted(said(capsys).splitlines()) == [
+        "  docker         a  installing it …", "  docker         b  installing it …",
+        "  docker         unchanged (0.0 s)"]
+
+
+def test_results_come_in_the_machines_order() -> None:
+    def work(place: Place, current: Step) -> str:
+        time.sleep(0.2 if place == A else 0)
+        return place.name
+    assert console.together("docker", PLACES, work) == ["a", "b", "c"]
+
+
+def test_machines_are_worked_on_side_by_side() -> None:
+    meeting = threading.Barrier(len(PLACES))
+    console.together("docker", PLACES, lambda place, current: meeting.wait(timeout=10))
+    assert not meeting.broken
+
+
+def test_every_machines_error_is_told_once_all_have_ended(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    ended = []
+
+    def work(place: Place, current: Step) -> None:
+        if place != C:
+            raise Refused(f"{place.name} has no room", "make some")
+        time.sleep(0.3)
+        ended.append(place)
+    with pytest.raises(Several) as raised:
+        console.together("preflight", PLACES, work)
+    assert str(raised.value) == "a has no room: make some\nb has no room: make some"
+    assert ended == [C]
+    assert sorted(said(capsys).splitlines()) == [
+        "  preflight      a  failed (0.0 s)", "  preflight      b  failed (0.0 s)",
+        "  preflight      c  unchanged (0.0 s)"]
+
+
+def test_one_machines_error_stays_what_it_is() -> None:
+    def work(place: Place, current: Step) -> None:
+        if place == B:
+            raise Locked("b is locked")
+    assert error_of(lambda: console.together("docker", PLACES, work), Locked) == "b is locked"
+
+
+def test_a_bug_on_one_machine_goes_on_as_such() -> None:
+    with pytest.raises(ZeroDivisionError):
+        console.together("docker", PLACES, lambda place, current: 1 // 0)

@@ -11,6 +11,7 @@ from stack.images import BASE, Build
 from stack.machine import LocalMachine
 from stack.version import Version, snapshot
 from tests.stack.conftest import AddCommand
+from tests.stack.executables import answering
 from tests.stack.failing import error_of
 from tests.stack.repository import SUPPORTING, Repository
 
@@ -20,6 +21,8 @@ VERSION = Version("1.4.0", 57, "0123456789abcdef0123456789abcdef01234567")
 # A client's answer to the question for its version.
 CLIENT = ('case "$*" in *Client.Version*) echo 20.10.24; exit;; esac',)
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+BUILD = Build("app", "tally/app:1", ".", {"BASE": "b", "VERSION": "1 2"}, {"revision": "0123"})
+REGISTRY = "192.0.2.11:5000/tally"
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +31,10 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def plan(repository: Repository, version: Version = VERSION,
-         base: str = "sha256:base") -> dict[str, Build]:
+def plan(repository: Repository, version: Version = VERSION, base: str = "sha256:base",
+         prefix: str = images.PREFIX) -> dict[str, Build]:
     with snapshot(repository.root, LocalMachine()) as taken:
-        return images.plan(taken, version, base)
+        return images.plan(taken, version, base, prefix)
 
 
 def tags(repository: Repository, version: Version = VERSION,
@@ -43,27 +46,16 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {name for name in before | after if before.get(name) != after.get(name)}
 
 
-def build_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, bundle: bool) -> list[str]:
-    """Return a build's command on a host with or without a CA bundle."""
-    path = tmp_path / "ca.crt"
-    if bundle:
-        path.write_text("a certificate")
-    monkeypatch.setattr(images, "CA_BUNDLE", path)
-    return Build("app", "tally/app:1", ".", {"BASE": "b", "VERSION": "1 2"},
-                 {"revision": "0123"}).command()
-
-
-def test_a_build_is_one_docker_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert build_with(tmp_path, monkeypatch, bundle=False) == [
+def test_a_build_is_one_docker_command() -> None:
+    assert BUILD.command(ca_bundle=False) == [
         "--build-arg=BASE=b", "--build-arg=VERSION=1 2", "--label=revision=0123",
         "--tag=tally/app:1", "."]
 
 
-def test_a_hosts_ca_bundle_is_lent_as_a_secret(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert build_with(tmp_path, monkeypatch, bundle=True) == [
+def test_a_hosts_ca_bundle_is_lent_as_a_secret() -> None:
+    assert BUILD.command(ca_bundle=True) == [
         "--build-arg=BASE=b", "--build-arg=VERSION=1 2", "--label=revision=0123",
-        f"--secret=id=ca-bundle,src={tmp_path}/ca.crt", "--tag=tally/app:1", "."]
+        "--secret=id=ca-bundle,src=/etc/ssl/certs/ca-certificates.crt", "--tag=tally/app:1", "."]
 
 
 def test_the_app_is_built_from_the_whole_tree_under_its_version(repository: Repository) -> None:
@@ -83,6 +75,13 @@ def test_a_supporting_image_is_built_from_its_folder_under_its_content(
     key = hashlib.sha256(f"{folder} sha256:base".encode()).hexdigest()[:12]
     assert plan(repository)[name] == Build(
         name, f"localhost:1/tally/{name}:{key}", f"stack/images/{name}", {"BASE": BASE}, {})
+
+
+def test_images_for_a_registry_are_named_after_it(repository: Repository) -> None:
+    repository.add_images()
+    local = plan(repository)
+    assert {name: build.tag for name, build in plan(repository, prefix=REGISTRY).items()} \
+        == {name: build.tag.replace("localhost:1/tally", REGISTRY) for name, build in local.items()}
 
 
 def test_each_service_has_one_image(repository: Repository) -> None:
@@ -146,42 +145,100 @@ def test_what_an_image_cant_do_without_is_missed_before_the_build(
         == f"{missing} is missing: restore it with: git checkout -- {missing}"
 
 
-def test_images_are_built_in_the_snapshots_files(
-        repository: Repository, add_command: AddCommand, tmp_path: Path) -> None:
-    repository.add_images()
-    repository.write(".env", "USER_NAME=Ada\n")
-    add_command("docker", *CLIENT, f'pwd >> {tmp_path}/said; ls -A >> {tmp_path}/said',
+@pytest.mark.parametrize("bundle", [True, False])
+def test_images_are_built_where_their_files_are(
+        machine: LocalMachine, add_command: AddCommand, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch, bundle: bool) -> None:
+    add_command("docker", *CLIENT, f'pwd -P >> {tmp_path}/said',
                 f'echo "$DOCKER_BUILDKIT $*" >> {tmp_path}/said')
-    with snapshot(repository.root, LocalMachine()) as taken:
-        build = Build("app", "tally/app:1", ".", {}, {})
-        images.build(DockerCli(LocalMachine(), str(tmp_path / "commands")), taken, [build])
-        where, *files, command = (tmp_path / "said").read_text().splitlines()
-        assert where == str(taken.files)
-    assert set(files) == {".gitignore", "Dockerfile", "app", "stack", "version.txt"}
-    assert command == " ".join(["1 --host unix:///var/run/docker.sock build --progress=plain",
-                                *build.command()])
+    monkeypatch.setattr(images, "CA_BUNDLE", tmp_path / "ca.crt")
+    if bundle:
+        (tmp_path / "ca.crt").write_text("a certificate")
+    files = tmp_path / "files"
+    files.mkdir()
+    images.build(DockerCli(machine), files, [BUILD])
+    assert (tmp_path / "said").read_text().splitlines() == [str(files.resolve()), " ".join(
+        ["1 --host unix:///var/run/docker.sock build --progress=plain", *BUILD.command(bundle)])]
 
 
 def test_a_failed_build_shows_the_end_of_its_output(
-        repository: Repository, add_command: AddCommand, tmp_path: Path,
+        machine: LocalMachine, add_command: AddCommand, tmp_path: Path,
         capsys: pytest.CaptureFixture[str]) -> None:
     docker = add_command("docker", *CLIENT, "seq 1 100; echo 'E: no [/route]' >&2; exit 1")
-    cli = DockerCli(LocalMachine(), str(docker.parent))
-    with snapshot(repository.root, LocalMachine()) as taken:
-        build = Build("app", "tally/app:1", ".", {}, {})
-        assert error_of(lambda: images.build(cli, taken, [build])) == (
-            f"tally/app:1 could not be built with {docker}: "
-            "the end of its output is above; nothing was changed")
+    assert error_of(lambda: images.build(DockerCli(machine), tmp_path, [BUILD])) == (
+        f"tally/app:1 could not be built with {docker}: "
+        "the end of its output is above; nothing was changed")
     shown = capsys.readouterr().out.splitlines()
     assert shown == [f"    {number}" for number in range(82, 101)] + ["    E: no [/route]"]
 
 
 def test_all_images_are_tried_before_one_that_failed_is_named(
-        repository: Repository, add_command: AddCommand, tmp_path: Path) -> None:
-    docker = add_command("docker", *CLIENT, f'echo "$*" >> {tmp_path}/said',
-                         'case "$*" in *tally/app*) exit 1;; esac')
-    cli = DockerCli(LocalMachine(), str(docker.parent))
+        machine: LocalMachine, add_command: AddCommand, tmp_path: Path) -> None:
+    add_command("docker", *CLIENT, f'echo "$*" >> {tmp_path}/said',
+                'case "$*" in *tally/app*) exit 1;; esac')
     builds = [Build(name, f"tally/{name}:1", ".", {}, {}) for name in ("app", "postgres")]
-    with snapshot(repository.root, LocalMachine()) as taken:
-        assert error_of(lambda: images.build(cli, taken, builds)).startswith("tally/app:1 could")
+    assert error_of(lambda: images.build(DockerCli(machine), tmp_path, builds)) \
+        .startswith("tally/app:1 could")
     assert len((tmp_path / "said").read_text().splitlines()) == 2
+
+
+@pytest.fixture
+def registry_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM base\n")
+    (folder / "config.yml").write_text("version: 0.1\n")
+    return folder
+
+
+def test_the_swarms_own_registry_is_kept_on_its_node_alone(registry_folder: Path) -> None:
+    build = images.registry_build(registry_folder, "sha256:base")
+    assert build.tag.startswith("localhost:1/tally/registry:")
+    assert (build.name, build.context, build.arguments, build.labels) \
+        == ("registry", ".", {"BASE": BASE}, {})
+
+
+def test_the_registry_keeps_its_tag_until_its_files_or_its_base_change(
+        registry_folder: Path) -> None:
+    def tag(base: str = "sha256:base") -> str:
+        return images.registry_build(registry_folder, base).tag
+    first, again, other_base = tag(), tag(), tag("sha256:other")
+    (registry_folder / "config.yml").write_text("version: 0.2\n")
+    assert first == again
+    assert len({first, other_base, tag()}) == 3
+
+
+def listed(*images: str) -> tuple[str, ...]:
+    """Return the lines of a docker that has these images, and removes all but those in use."""
+    return ('case "$*" in', '"image ls"*)', *answering("\n".join(images)), ";;",
+            '"image rm "*in-use*) exit 1;;', '"image rm "*) echo Untagged: "$3";;', "esac")
+
+
+def test_only_images_that_are_neither_needed_nor_in_use_are_removed(
+        machine: LocalMachine, add_command: AddCommand) -> None:
+    add_command("docker", *listed(
+        "localhost:1/tally/base trixie <none>", "localhost:1/tally/app 1.4.0-57 <none>",
+        "localhost:1/tally/app 1.4.0-56 <none>", "localhost:1/tally/app in-use <none>",
+        "localhost:1/tally/traefik 0123 <none>", "localhost:1/tallyho/app 1 <none>",
+        "debian trixie-slim <none>"))
+    removed = images.tidy(machine, images.PREFIX, ["localhost:1/tally/app:1.4.0-57"])
+    assert removed == ["localhost:1/tally/app:1.4.0-56", "localhost:1/tally/traefik:0123"]
+
+
+def test_images_from_a_registry_are_known_by_their_digest(
+        machine: LocalMachine, add_command: AddCommand) -> None:
+    one, two, three = (f"sha256:{digit * 64}" for digit in "123")
+    add_command("docker", *listed(
+        f"{REGISTRY}/app <none> {one}", f"{REGISTRY}/app 1.4.0-57 {two}",
+        f"{REGISTRY}/app <none> {three}", f"{REGISTRY}/postgres 0123 {three}"))
+    removed = images.tidy(machine, REGISTRY, [
+        f"{REGISTRY}/app:1.4.0-56@{one}", f"{REGISTRY}/app@{two}"])
+    assert removed == [f"{REGISTRY}/app@{three}", f"{REGISTRY}/postgres:0123"]
+
+
+def test_where_everything_is_needed_nothing_is_removed(
+        machine: LocalMachine, add_command: AddCommand, tmp_path: Path) -> None:
+    add_command("docker", f'echo "$2" >> {tmp_path}/said',
+                *listed("localhost:1/tally/app 1.4.0-57 <none>"))
+    assert images.tidy(machine, images.PREFIX, ["localhost:1/tally/app:1.4.0-57"]) == []
+    assert (tmp_path / "said").read_text() == "ls\n"

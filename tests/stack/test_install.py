@@ -1,17 +1,22 @@
 """Packages come from the distribution, once another apt has let go of its lists."""
 
+import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stack import install
+from stack.facts import System
 from stack.machine import LocalMachine
 from tests.stack.conftest import AddCommand
-from tests.stack.executables import executable
+from tests.stack.executables import borrow, executable
 from tests.stack.failing import error_of
 
 pytestmark = pytest.mark.unit
+
+DEBIAN = System("debian", "13", "Debian GNU/Linux 13 (trixie)", systemd=True)
 
 # What another apt that is at work makes this one say.
 BUSY = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt-get)"
@@ -25,15 +30,106 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def test_an_engine_with_its_client_is_installed(no_commands: Path) -> None:
-    executable(no_commands / "dockerd")
-    executable(no_commands / "docker")
-    assert install.docker_is_installed()
+@pytest.fixture
+def daemons(no_commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for daemons, which isn't on PATH."""
+    borrow(no_commands, "sh")
+    monkeypatch.setattr(install, "SBIN", f"PATH=$PATH:{tmp_path}/sbin")
+    return tmp_path / "sbin"
 
 
-def test_an_engine_without_a_client_is_not_enough(no_commands: Path) -> None:
-    executable(no_commands / "dockerd")
-    assert not install.docker_is_installed()
+@pytest.mark.parametrize(("engine", "client", "installed"), [
+    (True, True, True), (True, False, False), (False, True, False)])
+def test_docker_is_installed_if_its_engine_and_its_client_are(
+        machine: LocalMachine, no_commands: Path, daemons: Path, engine: bool, client: bool,
+        installed: bool) -> None:
+    if engine:
+        executable(daemons / "dockerd")
+    if client:
+        executable(no_commands / "docker")
+    assert install.docker_is_installed(machine) is installed
+
+
+@pytest.fixture
+def daemon_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "etc" / "daemon.json"
+    monkeypatch.setattr(install, "DAEMON_CONFIG", str(path))
+    return path
+
+
+def add_packages(add_command: AddCommand, folder: Path, *known: str) -> None:
+    """Let the package sources have these; what apt and dpkg were asked for is in `said`."""
+    for name in ("dpkg", "apt-get"):
+        add_command(name, f'echo "{name} $*" >> {folder}/said')
+    add_command("apt-cache", f"case ' {' '.join(known)} ' in *\" $3 \"*) ;; *) exit 100;; esac")
+
+
+def test_docker_comes_with_its_settings_and_those_of_its_packages_that_there_are(
+        machine: LocalMachine, add_command: AddCommand, tmp_path: Path,
+        daemon_config: Path) -> None:
+    add_packages(add_command, tmp_path, "docker.io", "docker-cli")
+    install.install_docker(machine, DEBIAN)
+    apt = " ".join(install.APT)
+    assert (tmp_path / "said").read_text().splitlines() == [
+        "dpkg --configure --pending", f"{apt} update --error-on=any",
+        f"{apt} install --yes --no-install-recommends docker.io docker-cli"]
+    assert json.loads(daemon_config.read_text()) == install.DAEMON_SETTINGS
+    assert install.DAEMON_SETTINGS["no-new-privileges"] is True
+
+
+def test_settings_that_somebody_made_are_kept(
+        machine: LocalMachine, add_command: AddCommand, tmp_path: Path,
+        daemon_config: Path) -> None:
+    add_packages(add_command, tmp_path, "docker.io")
+    daemon_config.parent.mkdir()
+    daemon_config.write_text("{}")
+    install.install_docker(machine, DEBIAN)
+    assert daemon_config.read_text() == "{}"
+
+
+def test_a_distribution_that_nobody_tried_is_refused_before_anything_is_changed(
+        machine: LocalMachine, add_command: AddCommand, tmp_path: Path,
+        daemon_config: Path) -> None:
+    add_packages(add_command, tmp_path, "docker.io")
+    system = System("fedora", "41", "Fedora Linux 41", systemd=True)
+    assert error_of(lambda: install.install_docker(machine, system)) == (
+        "Docker isn't installed on this machine, and Fedora Linux 41 isn't Debian 12, Debian 13 "
+        "or Ubuntu 24.04: install Docker 20.10 or newer, then ./fab bootstrap")
+    assert not daemon_config.exists() and not (tmp_path / "said").exists()
+
+
+def test_sources_without_the_first_package_are_refused(
+        machine: LocalMachine, add_command: AddCommand, tmp_path: Path) -> None:
+    add_packages(add_command, tmp_path, "docker-cli")
+    assert error_of(lambda: install.packages(machine, *install.WANTED)) \
+        == "the package sources have no docker.io: check them: apt-get update"
+
+
+class Silent(LocalMachine):
+    """A machine whose engine doesn't answer."""
+
+    docker_host = "unix:///nonexistent/docker.sock"
+
+
+def test_an_engine_that_systemd_cant_start_is_refused_with_its_journal(
+        add_command: AddCommand, tmp_path: Path) -> None:
+    add_command("systemctl", f'echo "$*" > {tmp_path}/said')
+    assert error_of(lambda: install.start_docker(Silent(), DEBIAN, timeout=0)) \
+        == "the Docker Engine didn't start within 0 s: journalctl --unit=docker"
+    assert (tmp_path / "said").read_text() == "enable --now docker\n"
+
+
+def test_without_systemd_the_engine_runs_on_its_own_and_is_refused_with_its_log(
+        no_commands: Path, daemons: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    borrow(no_commands, "setsid")
+    log = tmp_path / "dockerd.log"
+    monkeypatch.setattr(install, "DAEMON_LOG", str(log))
+    executable(daemons / "dockerd", "echo cause; echo more >&2")
+    without_systemd = replace(DEBIAN, systemd=False)
+    assert error_of(lambda: install.start_docker(Silent(), without_systemd, timeout=0.5)) \
+        == f"the Docker Engine didn't start within 0 s: tail {log}"
+    assert log.read_text() == "cause\nmore\n"
 
 
 def test_another_apt_is_waited_for(machine: LocalMachine, add_command: AddCommand,
@@ -41,6 +137,7 @@ def test_another_apt_is_waited_for(machine: LocalMachine, add_command: AddComman
     add_command("apt-get", f"echo \"$*\" >> {tmp_path}/said",
                 f"[ $(wc -l < {tmp_path}/said) -gt 2 ] || {{ echo '{BUSY}' >&2; exit 100; }}")
     add_command("apt-cache", "echo known")
+    add_command("dpkg")
     install.packages(machine, "git")
     update = " ".join(install.APT[1:]) + " update --error-on=any"
     said = (tmp_path / "said").read_text().splitlines()
@@ -50,6 +147,7 @@ def test_another_apt_is_waited_for(machine: LocalMachine, add_command: AddComman
 
 def test_package_sources_that_dont_answer_are_not_waited_for(
         machine: LocalMachine, add_command: AddCommand, waits: list[float]) -> None:
+    add_command("dpkg")
     add_command("apt-get", "echo 'E: Failed to fetch the index' >&2; exit 100")
     assert error_of(lambda: install.packages(machine, "git")) == (
         "no package source answers (E: Failed to fetch the index): "

@@ -1,16 +1,30 @@
 """Commands run on this machine, and how they ended comes back whatever it was."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stack.errors import Locked
 from stack.machine import CommandFailed, Completed, LocalMachine
+from stack.settings import ROOT
 from tests.stack.failing import error_of
 
 pytestmark = pytest.mark.unit
+
+# Holds the lock file that it is given until it is killed.
+HOLD = """
+import sys, time
+from stack.machine import LocalMachine
+with LocalMachine().exclusively(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_commands_output_and_code_come_back(machine: LocalMachine) -> None:
@@ -121,3 +135,94 @@ def test_a_file_that_cant_be_run_is_named(machine: LocalMachine, tmp_path: Path)
 def test_a_folder_that_is_missing_is_named(machine: LocalMachine, tmp_path: Path) -> None:
     assert machine.run(["pwd"], cwd=tmp_path / "gone") \
         == Completed(127, "", f"{tmp_path}/gone: not found")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+@pytest.fixture
+def careless() -> Iterator[None]:
+    """Let new files be writable for everybody, unless a command says otherwise."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("careless")
+def test_a_file_is_written_whole_with_its_folders_and_its_mode(
+        machine: LocalMachine, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "it's a $HOME.conf"
+    assert machine.write(str(path), "Grüße\n$HOME\n", "0640")
+    assert path.read_text() == "Grüße\n$HOME\n"
+    assert (mode(path), mode(path.parent)) == (0o640, 0o755)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_has_its_content_is_not_touched(machine: LocalMachine, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("text\n")
+    before = path.stat()
+    assert not machine.write(str(path), "text\n")
+    assert path.stat() == before
+
+
+def test_a_file_with_other_content_gets_the_new_one(
+        machine: LocalMachine, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("a longer text\n")
+    assert machine.write(str(path), "text\n")
+    assert (path.read_text(), mode(path)) == ("text\n", 0o644)
+
+
+def test_a_file_that_cant_be_written_is_an_error(machine: LocalMachine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text\n")
+    with pytest.raises(CommandFailed):
+        machine.write(str(tmp_path / "file" / "below"), "text\n")
+
+
+def test_a_file_is_read(machine: LocalMachine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text\n")
+    (tmp_path / "empty").touch()
+    assert machine.read(str(tmp_path / "file")) == "text\n"
+    assert machine.read(str(tmp_path / "empty")) == ""
+
+
+def test_a_file_that_isnt_there_reads_as_none(machine: LocalMachine, tmp_path: Path) -> None:
+    assert machine.read(str(tmp_path / "file")) is None
+
+
+def test_a_folder_of_this_machine_is_used_where_it_is(
+        machine: LocalMachine, tmp_path: Path) -> None:
+    with machine.holding(tmp_path) as there:
+        assert there == tmp_path
+
+
+def test_a_second_command_is_sent_away_while_the_first_holds_the_lock(
+        machine: LocalMachine, tmp_path: Path) -> None:
+    lock = str(tmp_path / "bootstrap.lock")
+    with machine.exclusively(lock):
+        assert error_of(machine.exclusively(lock).__enter__, Locked) == (
+            "another ./fab bootstrap is at work on this machine: try again when it has ended")
+
+
+def test_a_command_that_failed_keeps_nobody_waiting(
+        machine: LocalMachine, tmp_path: Path) -> None:
+    lock = str(tmp_path / "bootstrap.lock")
+    with pytest.raises(ZeroDivisionError), machine.exclusively(lock):
+        raise ZeroDivisionError
+    with machine.exclusively(lock):
+        assert error_of(machine.exclusively(lock).__enter__, Locked)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_program_that_was_killed_frees_its_lock(
+        machine: LocalMachine, tmp_path: Path, end: signal.Signals) -> None:
+    lock = str(tmp_path / "bootstrap.lock")
+    with subprocess.Popen([sys.executable, "-c", HOLD, lock], cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        assert error_of(machine.exclusively(lock).__enter__, Locked)
+        holder.send_signal(end)
+    with machine.exclusively(lock):
+        assert holder.returncode == -end

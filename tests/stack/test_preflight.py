@@ -1,18 +1,21 @@
 """A machine that can't carry the stack is refused before anything is changed."""
 
+import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stack import preflight
 from stack.machine import LocalMachine
 from stack.preflight import GIB
-from stack.settings import Settings
+from stack.settings import ROOT, Settings
 from tests.stack.conftest import AddCommand
-from tests.stack.executables import answering
+from tests.stack.executables import answering, borrow
 from tests.stack.failing import error_of
 
 pytestmark = pytest.mark.unit
@@ -33,7 +36,7 @@ def free_port() -> int:
 
 def refusal(port: int, choice: str) -> str:
     process = Path("/proc/self/comm").read_text().strip()
-    return (f"port {port} is taken by {process} (pid {os.getpid()}): "
+    return (f"port {port} of this machine is taken by {process} (pid {os.getpid()}): "
             f"stop it, or choose another: echo {choice} >> .env")
 
 
@@ -65,6 +68,60 @@ def test_a_port_is_free_again_when_its_holder_has_gone(
     preflight.check_ports(machine, settings)
 
 
+@pytest.fixture
+def firewall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where cloud-init puts the firewall's rules, if it makes one."""
+    path = tmp_path / "firewall.nft"
+    monkeypatch.setattr(preflight, "FIREWALL", str(path))
+    return path
+
+
+def test_ports_that_this_stack_publishes_are_its_own(
+        machine: LocalMachine, add_command: AddCommand, port: int, free_port: int) -> None:
+    add_command("docker", *answering(
+        f"0.0.0.0:{port}->8000/tcp, [::]:{port}->8000/tcp, 0.0.0.0:{free_port}->8443/tcp"))
+    preflight.check_ports(machine, Settings(http_port=port, https_port=free_port))
+
+
+def test_only_the_stacks_traefik_is_asked_for_what_it_publishes(
+        machine: LocalMachine, add_command: AddCommand, port: int, free_port: int) -> None:
+    add_command("docker", 'case "$*" in "ps "*label=com.docker.swarm.service.name=tally_traefik)',
+                *answering(f"0.0.0.0:{port}->8000/tcp"), ";; esac")
+    preflight.check_ports(machine, Settings(http_port=port, https_port=free_port))
+    add_command("docker", 'case "$*" in *tally_traefik*) ;; *)',
+                *answering(f"0.0.0.0:{port}->8000/tcp"), ";; esac")
+    assert error_of(lambda: preflight.check_ports(
+        machine, Settings(http_port=port, https_port=free_port))) == refusal(port, "HTTP_PORT=8080")
+
+
+@pytest.mark.parametrize(("http", "https", "which"), [
+    (8080, 443, "HTTP_PORT=8080"), (80, 8443, "HTTPS_PORT=8443")])
+def test_a_port_that_the_firewall_keeps_closed_is_refused(
+        machine: LocalMachine, add_command: AddCommand, firewall: Path, http: int, https: int,
+        which: str) -> None:
+    add_command("ss", "exit 0")
+    settings = Settings(http_port=http, https_port=https)
+    preflight.check_ports(machine, settings)
+    firewall.touch()
+    assert error_of(lambda: preflight.check_ports(machine, settings)) == (
+        f"{which}: the firewall of this machine lets visitors reach 80 and 443 only: "
+        f"keep to those, or open it in {firewall}")
+
+
+def test_the_firewall_lets_visitors_reach_the_usual_ports(
+        machine: LocalMachine, add_command: AddCommand, firewall: Path) -> None:
+    add_command("ss", "exit 0")
+    firewall.touch()
+    preflight.check_ports(machine, Settings(http_port=80, https_port=443))
+
+
+def test_the_firewall_that_cloud_init_makes_is_as_preflight_has_it() -> None:
+    user_data = yaml.safe_load((ROOT / "cloud-init/user-data.yml").read_text())
+    rules = {file["path"]: file["content"] for file in user_data["write_files"]}
+    assert {int(port) for port in re.findall(r"\d+", OPEN_TO_ALL.findall(
+        rules[preflight.FIREWALL])[0])} == preflight.OPEN
+
+
 @pytest.mark.parametrize(("memory", "disk"), [(0.901, 3), (64, 2000)])
 def test_a_machine_with_room_is_taken(
         machine: LocalMachine, add_command: AddCommand, memory: float, disk: float) -> None:
@@ -85,5 +142,65 @@ def test_too_little_memory_is_refused(machine: LocalMachine, add_command: AddCom
 def test_too_little_disk_is_refused(machine: LocalMachine, add_command: AddCommand) -> None:
     room(add_command, 2, 2.9)
     assert error_of(lambda: preflight.check_room(machine, 3 * GIB)) == (
-        "/var/lib/docker has 2.9 GiB free, at least 3 GiB are needed: "
+        "/var/lib/docker on this machine has 2.9 GiB free, at least 3 GiB are needed: "
         "make room, with docker system prune for example")
+
+
+@pytest.fixture
+def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where cloud-init writes how it ended."""
+    path = tmp_path / "result.json"
+    monkeypatch.setattr(preflight, "CLOUD_INIT_RESULT", str(path))
+    monkeypatch.setattr(preflight, "CLOUD_INIT_OFF", str(tmp_path / "disabled"))
+    return path
+
+
+def ended(*errors: str) -> str:
+    return json.dumps({"v1": {"datasource": "DataSourceNoCloud", "errors": errors}})
+
+
+def test_a_machine_without_cloud_init_is_not_waited_for(
+        machine: LocalMachine, no_commands: Path, result: Path) -> None:
+    borrow(no_commands, "sh", "cat")
+    preflight.wait_for_cloud_init(machine)
+
+
+def test_a_machine_where_cloud_init_is_off_is_not_waited_for(
+        machine: LocalMachine, add_command: AddCommand, result: Path, tmp_path: Path) -> None:
+    add_command("cloud-init", f"touch {tmp_path}/asked; exit 1")
+    (tmp_path / "disabled").touch()
+    preflight.wait_for_cloud_init(machine)
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_first_boot_that_ended_well_is_not_asked_for_again(
+        machine: LocalMachine, add_command: AddCommand, result: Path, tmp_path: Path) -> None:
+    add_command("cloud-init", f"touch {tmp_path}/asked")
+    result.write_text(ended())
+    preflight.wait_for_cloud_init(machine)
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_first_boot_is_waited_for(
+        machine: LocalMachine, add_command: AddCommand, result: Path) -> None:
+    add_command("cloud-init", f"[ \"$*\" = 'status --wait' ] && echo '{ended()}' > {result}")
+    preflight.wait_for_cloud_init(machine)
+    assert result.exists()
+
+
+def test_a_first_boot_that_failed_is_refused_with_every_error(
+        machine: LocalMachine, add_command: AddCommand, result: Path) -> None:
+    errors = ended("no package docker.io", "no network")
+    add_command("cloud-init", f"echo '{errors}' > {result}; exit 1")
+    for _ in range(2):
+        assert error_of(lambda: preflight.wait_for_cloud_init(machine)) == (
+            "cloud-init on this machine failed: no package docker.io; no network: "
+            "see /var/log/cloud-init-output.log on it")
+
+
+def test_a_first_boot_without_an_end_is_refused(
+        machine: LocalMachine, add_command: AddCommand, result: Path) -> None:
+    add_command("cloud-init", "echo 'status: error'; exit 1")
+    assert error_of(lambda: preflight.wait_for_cloud_init(machine)) == (
+        "cloud-init on this machine didn't end well (status: error): "
+        "see on it: cloud-init status --long")

@@ -11,6 +11,8 @@ from stack.probe import Watch, watching
 
 pytestmark = pytest.mark.unit
 
+HERE = "127.0.0.1"
+
 
 class Site(http.server.ThreadingHTTPServer):
     """A server of the test's own, which can be told to fail."""
@@ -30,7 +32,7 @@ class Visitor(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with Site(("127.0.0.1", 0), Visitor) as server:
+    with Site((HERE, 0), Visitor) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -39,7 +41,7 @@ def site() -> Iterator[Site]:
 
 
 def test_a_site_that_answers_has_no_failure_and_no_long_gap(site: Site) -> None:
-    with watching(site.server_port) as watch:
+    with watching([HERE], site.server_port) as watch:
         time.sleep(0.6)
     report = watch.report()
     assert report.failures == 0 and 5 <= report.requests <= 13
@@ -48,7 +50,7 @@ def test_a_site_that_answers_has_no_failure_and_no_long_gap(site: Site) -> None:
 
 
 def test_a_site_that_fails_for_a_while_shows_it(site: Site) -> None:
-    with watching(site.server_port) as watch:
+    with watching([HERE], site.server_port) as watch:
         time.sleep(0.3)
         site.ill = True
         time.sleep(0.5)
@@ -61,13 +63,21 @@ def test_a_site_that_fails_for_a_while_shows_it(site: Site) -> None:
 
 
 def test_a_site_that_is_gone_fails_every_request() -> None:
-    with Site(("127.0.0.1", 0), Visitor) as closed:
+    with Site((HERE, 0), Visitor) as closed:
         port = closed.server_port
-    with watching(port) as watch:
+    with watching([HERE], port) as watch:
         time.sleep(0.3)
     report = watch.report()
     assert report.failures == report.requests > 2
     assert report.longest_gap >= 0.3
+
+
+def test_of_several_edge_nodes_each_is_asked_in_turn(site: Site) -> None:
+    with watching([HERE, "127.0.0.2"], site.server_port) as watch:
+        time.sleep(0.6)
+    report = watch.report()
+    assert report.requests >= 5
+    assert report.failures == report.requests // 2
 
 
 def test_the_report_reads_as_a_line() -> None:

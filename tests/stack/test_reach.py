@@ -110,6 +110,11 @@ def test_the_registry_is_asked_for_on_a_node_that_has_joined() -> None:
     assert ("12", "11", "tcp/5000") in shown([place(11, joined=True, registry=True), place(12)])
 
 
+def test_a_joined_nodes_registry_may_have_to_be_answered_for() -> None:
+    assert place(11, joined=True, registry=True).own == ("tcp/5000",)
+    assert place(11, joined=True).own == ()
+
+
 def test_nodes_that_have_all_joined_run_nothing(no_commands: Path) -> None:
     assert check([place(11, joined=True), place(12, joined=True)]) == []
 
@@ -263,6 +268,16 @@ def test_only_who_has_the_token_is_answered_over_udp_and_believed(address: str) 
     assert reach_ports.ask("another", targets) == targets[1:]
 
 
+def test_a_stranger_gets_no_datagram_back(address: str) -> None:
+    listen(address, "udp/7801")
+
+    with socket.socket(type=socket.SOCK_DGRAM) as stranger:
+        stranger.settimeout(0.5)
+        stranger.sendto(b"hello", (address, 7801))
+        with pytest.raises(TimeoutError):
+            stranger.recv(100)
+
+
 def test_a_lost_datagram_is_sent_again(address: str) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as opened:
         opened.bind((address, 7801))
@@ -286,6 +301,14 @@ def test_a_port_that_is_taken_is_told_with_its_holder_and_the_others_answer(addr
 
     assert said == f"taken tcp/7801 {own}\ntaken udp/7802 {own}\n"
     assert reach_ports.ask(TOKEN, [f"udp/{address}:7801"]) == []
+
+
+def test_a_port_is_free_as_soon_as_its_listener_was_told_to_end(address: str) -> None:
+    for _ in range(3):
+        listen(address, "udp/7801")
+        reach_ports.end(TOKEN, address)
+        with socket.socket(type=socket.SOCK_DGRAM) as opened:
+            opened.bind((address, 7801))
 
 
 def test_ports_are_bound_again_right_after_they_were_used(address: str) -> None:

@@ -1,7 +1,6 @@
 """What Docker says of a stack is heeded, and what visitors see is believed."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -14,20 +13,29 @@ from stack.engine import DockerCli
 from stack.machine import LocalMachine
 from stack.progress import Progress
 from stack.rollout import NotArrived
+from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
-from tests.stack.executables import executable
 from tests.stack.failing import error_of
 from tests.stack.serving import serving
 
 pytestmark = pytest.mark.unit
 
+HERE = "127.0.0.1"
+# This machine too, but nothing listens there.
+NOBODY = "127.0.0.2"
+VERSION = b'{"version": "1.4.0+57"}'
 STACK = Stack({"services": {"app": {"image": "app:1", "command": ["echo", "$HOME"]}}})
 Serve = Callable[..., int]
+Cli = Callable[..., DockerCli]
 
 
-def cli(folder: Path, *lines: str) -> DockerCli:
-    """Return the command line of a docker that runs these lines."""
-    return DockerCli(LocalMachine(), str(executable(folder / "docker", *lines).parent))
+@pytest.fixture
+def cli(machine: LocalMachine, add_command: AddCommand) -> Cli:
+    """Write a docker command that runs these lines: `cli("echo Creating; exit 1")`."""
+    def write(*lines: str, config: str = "") -> DockerCli:
+        add_command("docker", *lines)
+        return DockerCli(machine, config)
+    return write
 
 
 @pytest.fixture
@@ -53,8 +61,8 @@ def serve() -> Iterator[Serve]:
         yield begin
 
 
-def test_swarm_gets_the_whole_stack(tmp_path: Path) -> None:
-    rollout.apply(cli(tmp_path, f'echo "$*" > {tmp_path}/said; cat > {tmp_path}/stack'), STACK,
+def test_swarm_gets_the_whole_stack(tmp_path: Path, cli: Cli) -> None:
+    rollout.apply(cli(f'echo "$*" > {tmp_path}/said; cat > {tmp_path}/stack'), STACK,
                   prune=True)
     assert (tmp_path / "stack").read_text() == STACK.text()
     assert (tmp_path / "said").read_text() == (
@@ -62,14 +70,22 @@ def test_swarm_gets_the_whole_stack(tmp_path: Path) -> None:
         "--resolve-image=never --prune tally\n")
 
 
-def test_a_part_of_the_stack_removes_nothing_else(tmp_path: Path) -> None:
-    rollout.apply(cli(tmp_path, f'echo "$*" > {tmp_path}/said; cat > /dev/null'), STACK,
+def test_nodes_get_the_credentials_for_a_registry(tmp_path: Path, cli: Cli) -> None:
+    docker = cli(f'echo "$*" > {tmp_path}/said; cat > /dev/null', config="/etc/tally/docker")
+    rollout.apply(docker, STACK, prune=True)
+    assert (tmp_path / "said").read_text() == (
+        "--config /etc/tally/docker --host unix:///var/run/docker.sock stack deploy "
+        "--compose-file=- --resolve-image=never --with-registry-auth --prune tally\n")
+
+
+def test_a_part_of_the_stack_removes_nothing_else(tmp_path: Path, cli: Cli) -> None:
+    rollout.apply(cli(f'echo "$*" > {tmp_path}/said; cat > /dev/null'), STACK,
                   prune=False)
     assert "--prune" not in (tmp_path / "said").read_text()
 
 
-def test_a_stack_that_docker_refuses_did_not_arrive(tmp_path: Path) -> None:
-    docker = cli(tmp_path, "cat > /dev/null; echo Creating; echo 'no such image' >&2; exit 1")
+def test_a_stack_that_docker_refuses_did_not_arrive(cli: Cli) -> None:
+    docker = cli("cat > /dev/null; echo Creating; echo 'no such image' >&2; exit 1")
     with pytest.raises(NotArrived) as raised:
         rollout.apply(docker, STACK, prune=True)
     assert raised.value.cause == "docker stack deploy refused the stack: no such image"
@@ -82,8 +98,8 @@ FALTERING = ('cat > /dev/null; echo >> {0}/calls', 'if [ $(wc -l < {0}/calls) -l
 OUT_OF_SEQUENCE = "Error response from daemon: rpc error: desc = update out of sequence"
 
 
-def faltering(folder: Path, failures: int, text: str) -> DockerCli:
-    return cli(folder, *(line.format(folder, failures, text) for line in FALTERING))
+def faltering(folder: Path, failures: int, text: str) -> list[str]:
+    return [line.format(folder, failures, text) for line in FALTERING]
 
 
 def calls(folder: Path) -> int:
@@ -92,15 +108,15 @@ def calls(folder: Path) -> int:
 
 @pytest.mark.parametrize("failures", [1, 3])
 def test_a_service_that_swarm_changed_meanwhile_is_handed_over_again(
-        tmp_path: Path, failures: int) -> None:
-    rollout.apply(faltering(tmp_path, failures, OUT_OF_SEQUENCE), STACK, prune=True)
+        tmp_path: Path, cli: Cli, failures: int) -> None:
+    rollout.apply(cli(*faltering(tmp_path, failures, OUT_OF_SEQUENCE)), STACK, prune=True)
     assert calls(tmp_path) == failures + 1
 
 
 @pytest.mark.parametrize(("text", "expected"), [(OUT_OF_SEQUENCE, 4), ("no such image", 1)])
 def test_a_refusal_is_final_at_once_or_after_four_tries(
-        tmp_path: Path, text: str, expected: int) -> None:
-    docker = faltering(tmp_path, 9, text)
+        tmp_path: Path, cli: Cli, text: str, expected: int) -> None:
+    docker = cli(*faltering(tmp_path, 9, text))
     assert error_of(lambda: rollout.apply(docker, STACK, prune=True), NotArrived) \
         == f"docker stack deploy refused the stack: {text}"
     assert calls(tmp_path) == expected
@@ -109,8 +125,8 @@ def test_a_refusal_is_final_at_once_or_after_four_tries(
 @pytest.mark.parametrize("warning", [
     "Ignoring unsupported options: build", "Ignoring deprecated options:"])
 def test_a_stack_of_which_docker_ignores_something_did_not_arrive(
-        tmp_path: Path, warning: str) -> None:
-    docker = cli(tmp_path, f"cat > /dev/null; echo '{warning}' >&2")
+        cli: Cli, warning: str) -> None:
+    docker = cli(f"cat > /dev/null; echo '{warning}' >&2")
     assert error_of(lambda: rollout.apply(docker, STACK, prune=True), NotArrived) \
         == f"docker stack deploy left something out: {warning}"
 
@@ -118,51 +134,68 @@ def test_a_stack_of_which_docker_ignores_something_did_not_arrive(
 @pytest.mark.parametrize("said", [
     "Cannot connect to the Docker daemon at unix:///nonexistent. Is the docker daemon running?",
     "failed to connect to the docker API at unix:///nonexistent"])
-def test_a_stack_that_docker_would_take_has_no_complaint(tmp_path: Path, said: str) -> None:
-    docker = cli(tmp_path, "cat > /dev/null", f"echo '{said}' >&2; exit 1")
+def test_a_stack_that_docker_would_take_has_no_complaint(cli: Cli, said: str) -> None:
+    docker = cli("cat > /dev/null", f"echo '{said}' >&2; exit 1")
     assert rollout.check(docker, STACK) == ""
 
 
-def test_checking_a_stack_reaches_no_engine(tmp_path: Path) -> None:
-    docker = cli(tmp_path, f'echo "$*" > {tmp_path}/said; cat > {tmp_path}/stack; exit 1')
+def test_checking_a_stack_reaches_no_engine(tmp_path: Path, cli: Cli) -> None:
+    docker = cli(f'echo "$*" > {tmp_path}/said; cat > {tmp_path}/stack; exit 1')
     rollout.check(docker, STACK)
     assert (tmp_path / "said").read_text() \
         == "--host unix:///nonexistent stack deploy --compose-file=- tally\n"
     assert (tmp_path / "stack").read_text() == STACK.text()
 
 
-def test_dockers_complaint_is_its_last_line(tmp_path: Path) -> None:
-    docker = cli(tmp_path, "cat > /dev/null; echo reading >&2",
+def test_dockers_complaint_is_its_last_line(cli: Cli) -> None:
+    docker = cli("cat > /dev/null; echo reading >&2",
                  "echo 'services.app.ports must be a list' >&2; exit 1")
     assert rollout.check(docker, STACK) == "services.app.ports must be a list"
 
 
-def test_what_docker_would_leave_out_is_a_complaint(tmp_path: Path) -> None:
-    docker = cli(tmp_path, "cat > /dev/null; echo 'Ignoring unsupported options: build' >&2",
+def test_what_docker_would_leave_out_is_a_complaint(cli: Cli) -> None:
+    docker = cli("cat > /dev/null; echo 'Ignoring unsupported options: build' >&2",
                  "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
     assert rollout.check(docker, STACK) == "Ignoring unsupported options: build"
 
 
-def test_a_tasks_log_is_its_last_lines(tmp_path: Path) -> None:
-    docker = cli(tmp_path, 'echo "$*"; echo cause >&2')
+def test_a_tasks_log_is_its_last_lines(cli: Cli) -> None:
+    docker = cli('echo "$*"; echo cause >&2')
     assert rollout.task_log(docker, "abc", lines=5) == [
         "--host unix:///var/run/docker.sock service logs --raw --tail=5 abc", "cause"]
 
 
-def test_without_a_task_there_is_no_log(tmp_path: Path) -> None:
-    assert rollout.task_log(cli(tmp_path, "echo never"), "") == []
+def test_without_a_task_there_is_no_log(cli: Cli) -> None:
+    assert rollout.task_log(cli("echo never"), "") == []
+
+
+def prove(port: int, version: str = "1.4.0+57", hosts: Sequence[str] = (HERE,),
+          timeout: float = 0) -> None:
+    rollout.prove(lambda: list(hosts), port, version, timeout)
 
 
 def test_the_version_is_what_visitors_get(serve: Serve) -> None:
-    port = serve(200, json.dumps({"version": "1.4.0+57"}).encode())
-    assert rollout.serving_version(port) == "1.4.0+57"
-    rollout.prove(port, "1.4.0+57", timeout=0)
+    port = serve(200, VERSION)
+    assert rollout.serving_version(HERE, port) == "1.4.0+57"
+    prove(port)
 
 
 def test_a_version_without_its_page_has_not_arrived(serve: Serve) -> None:
-    port = serve(200, json.dumps({"version": "1.4.0+57"}).encode(), 500)
-    with pytest.raises(rollout.NotArrived, match="serves /version at port [0-9]+, but not the"):
-        rollout.prove(port, "1.4.0+57", timeout=0)
+    port = serve(200, VERSION, 500)
+    assert error_of(lambda: prove(port), NotArrived) \
+        == f"1.4.0+57 serves /version at {HERE}:{port}, but not the page"
+
+
+def test_every_edge_node_has_to_serve_the_version(serve: Serve) -> None:
+    port = serve(200, VERSION)
+    assert error_of(lambda: prove(port, hosts=[NOBODY, HERE, NOBODY]), NotArrived) == "; ".join(
+        [f"http://{NOBODY}:{port}/version answers no version (ConnectionError), not 1.4.0+57"] * 2)
+
+
+def test_an_edge_node_that_goes_meanwhile_is_waited_for_no_longer(serve: Serve) -> None:
+    port, edges = serve(200, VERSION), [[HERE, NOBODY], [HERE, NOBODY], [HERE]]
+    rollout.prove(lambda: edges.pop(0), port, "1.4.0+57", timeout=60)
+    assert edges == []
 
 
 @pytest.mark.parametrize(("status", "body", "reason"), [
@@ -173,16 +206,16 @@ def test_a_version_without_its_page_has_not_arrived(serve: Serve) -> None:
 ])
 def test_an_answer_without_a_version_is_none(
         serve: Serve, status: int, body: bytes, reason: str) -> None:
-    assert rollout.serving_version(serve(status, body)) == f"no version ({reason})"
+    assert rollout.serving_version(HERE, serve(status, body)) == f"no version ({reason})"
 
 
-def test_a_port_that_nobody_answers_has_no_version(serve: Serve) -> None:
-    assert rollout.serving_version(1) == "no version (ConnectionError)"
+def test_a_port_that_nobody_answers_has_no_version() -> None:
+    assert rollout.serving_version(HERE, 1) == "no version (ConnectionError)"
 
 
 def test_another_version_is_not_believed(serve: Serve) -> None:
     port = serve(200, b'{"version": "1.3.0+56"}')
-    assert error_of(lambda: rollout.prove(port, "1.4.0+57", timeout=0), NotArrived) \
+    assert error_of(lambda: prove(port), NotArrived) \
         == f"http://127.0.0.1:{port}/version answers 1.3.0+56, not 1.4.0+57"
 
 
@@ -190,7 +223,7 @@ def test_a_proxy_is_not_asked_for_this_machine(
         serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
-    assert rollout.serving_version(serve(200, b'{"version": "1.4.0+57"}')) == "1.4.0+57"
+    assert rollout.serving_version(HERE, serve(200, b'{"version": "1.4.0+57"}')) == "1.4.0+57"
 
 
 def test_an_engine_that_doesnt_answer_just_now_leaves_every_service_unsettled() -> None:
@@ -202,8 +235,8 @@ def test_an_engine_that_doesnt_answer_just_now_leaves_every_service_unsettled() 
     assert failing == gone == [Progress("app", 0, 0), Progress("postgres", 0, 0)]
 
 
-def test_a_service_that_never_settles_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+def test_a_service_that_never_settles_is_given_up_at_the_deadline(cli: Cli) -> None:
     with reached(Engine(failing=True)) as client:
-        assert error_of(lambda: rollout.wait(client, cli(tmp_path), STACK, timeout=0),
+        assert error_of(lambda: rollout.wait(client, cli(), STACK, timeout=0),
                         NotArrived) \
             == "not steady after 0 s: app 0/0 (it has no task that is up to date)"
