@@ -59,5 +59,12 @@ def described(key: PKey) -> str:
     return f"{key.get_name()} SHA256:{digest}"
 
 
+def known_as(connection: Connection, host: str) -> str:
+    """Return the name of a host in known_hosts that a connection leads to, or through."""
+    while connection.host != host:
+        connection = connection.gateway
+    return _name(host, connection.port)
+
+
 def _name(host: str, port: int) -> str:
     return host if port == 22 else f"[{host}]:{port}"

@@ -94,7 +94,8 @@ def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, imag
             preflight.check_ports(target.machine, target.settings)
         swarm.require_labels(target.client)
         release = images.resolve(target.client, snapshot.version(), target.store.prefix)
-        builds = images.plan(snapshot, release, base, target.store.prefix)
+        planned = images.plan(snapshot, release, base, target.store.prefix)
+        builds = {name: each for name, each in planned.items() if name not in chosen(target)}
         stack = render(target, snapshot, {name: each.tag for name, each in builds.items()})
         if complaint := rollout.check(target.cli, stack):
             raise Refused(f"{STACK_FILE}: {complaint}")
@@ -152,10 +153,9 @@ def variables(target: Target, names: Mapping[str, str]) -> dict[str, str | int]:
     """Return the value of each variable in docker-stack.yml."""
     secrets = swarm.require_secrets(target.client)
     settings = target.settings
-    chosen = target.fleet.inventory.images if target.fleet.inventory else {}
     return {
-        **{f"{name.upper().replace('-', '_')}_IMAGE": chosen.get(name, image)
-           for name, image in names.items()},
+        **{f"{name.upper().replace('-', '_')}_IMAGE": image
+           for name, image in {**names, **chosen(target)}.items()},
         "APP_PASSWORD": secrets["app-password"],
         "OWNER_PASSWORD": secrets["owner-password"],
         "VISITOR_KEY": secrets["visitor-key"],
@@ -166,6 +166,11 @@ def variables(target: Target, names: Mapping[str, str]) -> dict[str, str | int]:
         "USER_URL": settings.user_url,
         "DOCKER_GID": str(facts.socket_group(target.machine, SOCKET)),
     }
+
+
+def chosen(target: Target) -> Mapping[str, str]:
+    """Return the images that the inventory names instead of what is built here."""
+    return target.fleet.inventory.images if target.fleet.inventory else {}
 
 
 def running_replicas(target: Target) -> int:
@@ -425,7 +430,8 @@ def bring_in(target: Target, stack: Stack, release: Record, began: float, held: 
 def check_restorable(target: Target, release: Record) -> None:
     """Refuse to go back to a release of which an image or a secret is gone."""
     for service in release.stack.services.values():
-        if not target.store.has(service["image"]):
+        ours = service["image"].startswith(f"{target.store.prefix}/")
+        if ours and not target.store.has(service["image"]):
             raise Refused(f"the image {service['image']} of {release.version} is gone",
                           f"git checkout {release.commit[:12]} && ./fab deploy")
     known = {secret.name for secret in target.client.secrets.list()}

@@ -19,13 +19,15 @@ from paramiko import (
 from paramiko.ssh_exception import NoValidConnectionsError, PasswordRequiredException
 
 from stack.errors import OperatorError, Refused
-from stack.host_keys import Pinned, described
+from stack.host_keys import Pinned, described, known_as
 from stack.inventory import Node, Ssh
 from stack.machine import CommandFailed, Completed, Input, Machine, taken
 from stack.tunnel import CHUNK, Tunnel
 
 USER = "deploy"  # The one that cloud-init makes.
 CONNECT_TIMEOUT = 10.0
+# In paramiko's words: it had no key to try, and the other end took the connection in silence.
+NO_KEY, UNANSWERED = "No authentication methods available", "No existing session"
 # What goes wrong is raised, and told in our words.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 # A machine that lost its power sends nothing: without an answer for so long, it has gone.
@@ -62,6 +64,9 @@ class RemoteMachine(Machine):
         self._connection = self._prepare()
         self._tunnel: Tunnel | None = None
         self._opening = threading.Lock()
+        # paramiko keeps one error for all threads: of several sessions that are refused at
+        # once, all but one would look like a lost connection.
+        self._opening_session = threading.Lock()
 
     def _prepare(self) -> Connection:
         # The inventory first, then ssh's own config, then our defaults: as ssh itself would.
@@ -113,8 +118,9 @@ class RemoteMachine(Machine):
             raise Refused(
                 f"{self.name}: its host key has changed from {described(error.expected_key)} to "
                 f"{described(error.key)}, so this may be another machine",
-                f"if it was rebuilt: ssh-keygen -R '{error.hostname}' -f "
-                f"{self._pinned.path}; else find out who answers there") from error
+                f"if it was rebuilt: ssh-keygen -R "
+                f"'{known_as(self._connection, error.hostname)}' -f "
+                f"{shlex.quote(str(self._pinned.path))}; else find out who answers there") from error
         except (SSHException, OSError) as error:
             raise Refused(f"{self.name}: {_tried(self._connection, error)}",
                           f"try: ssh -p {self.port} {self.user}@{self.address}") from error
@@ -162,9 +168,7 @@ class RemoteMachine(Machine):
 
     def dial(self) -> Channel:
         """Open a channel to the Engine's API."""
-        channel = self._channel("the Docker Engine")
-        channel.exec_command(self._as_root("docker system dial-stdio"))
-        return channel
+        return self._start("the Docker Engine", "docker system dial-stdio")
 
     def run(self, command: Sequence[str], *, stdin: Input = None,
             env: Mapping[str, str] | None = None, cwd: PurePath | None = None,
@@ -175,9 +179,8 @@ class RemoteMachine(Machine):
         return done
 
     def stream(self, command: Sequence[str]) -> int:
-        channel = self._channel(command[0])
+        channel = self._start(command[0], shlex.join(command))
         channel.set_combine_stderr(True)
-        channel.exec_command(self._as_root(shlex.join(command)))
         channel.shutdown_write()
         while data := channel.recv(CHUNK):
             sys.stdout.buffer.write(data)
@@ -199,8 +202,7 @@ class RemoteMachine(Machine):
 
     @contextmanager
     def exclusively(self, lock: str) -> Iterator[None]:
-        channel = self._channel("flock")
-        channel.exec_command(self._as_root(shlex.join(["sh", "-c", HOLD, "hold", lock])))
+        channel = self._start("flock", shlex.join(["sh", "-c", HOLD, "hold", lock]))
         if not channel.recv(CHUNK):
             code = self._code(channel, ["flock"])
             raise taken(self.name) if code == 9 else CommandFailed(
@@ -211,11 +213,7 @@ class RemoteMachine(Machine):
             channel.close()
 
     def _exchange(self, line: str, stdin: Input, command: Sequence[str]) -> Completed:
-        channel = self._channel(command[0])
-        try:
-            channel.exec_command(self._as_root(line))
-        except (SSHException, OSError) as error:
-            raise self._gone(command[0]) from error
+        channel = self._start(command[0], line)
         err = bytearray()
         helpers = [threading.Thread(target=_feed, args=(channel, stdin), daemon=True),
                    threading.Thread(target=_collect, args=(channel, err), daemon=True)]
@@ -228,6 +226,15 @@ class RemoteMachine(Machine):
         helpers[1].join()
         channel.close()
         return Completed(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def _start(self, what: str, line: str) -> Channel:
+        """Begin a command as root."""
+        channel = self._channel(what)
+        try:
+            channel.exec_command(self._as_root(line))
+        except (SSHException, OSError) as error:
+            raise self._gone(what) from error
+        return channel
 
     def _code(self, channel: Channel, command: Sequence[str]) -> int:
         code = int(channel.recv_exit_status())
@@ -246,7 +253,8 @@ class RemoteMachine(Machine):
             if not self.alive:
                 raise self._gone(what)
             try:
-                return self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
+                with self._opening_session:
+                    return self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
             except ChannelException as error:
                 if time.monotonic() > deadline:
                     raise Refused(f"{self.name}: sshd allows no more sessions",
@@ -297,11 +305,11 @@ def _tried(connection: Connection, error: Exception) -> str:
     where = f"{connection.user}@{connection.host}:{connection.port}"
     if isinstance(error, PasswordRequiredException):
         return f"the key for {where} has a passphrase: ssh-add it first"
-    if isinstance(error, AuthenticationException):
+    if isinstance(error, AuthenticationException) or str(error) == NO_KEY:
         return f"{where} takes none of the keys from the inventory, the agent and ~/.ssh"
     if isinstance(error, NoValidConnectionsError):
         error = next(iter(error.errors.values()))
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or str(error) == UNANSWERED:
         return f"no answer from {where} within {CONNECT_TIMEOUT:.0f} s"
     if isinstance(error, socket.gaierror):
         return f"there is no address for the name {connection.host}"

@@ -76,10 +76,11 @@ class Snapshot:
                     "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}
         self.commit = self._git("rev-parse", "HEAD")
         self._git("read-tree", "HEAD", env=self.env)
-        # An operator's own files, whose changes are no change of what is released.
-        excluded = [f":(exclude,literal){path.relative_to(root)}" for path in apart
-                    if path.is_relative_to(root)]
-        self._git("add", "--all", "--", ".", *excluded, env=self.env)
+        self._git("add", "--all", env=self.env)
+        # An operator's own files, whose changes are no change of what is released. To
+        # exclude one from the start, `git add` wants it not to be ignored.
+        if own := [str(path.relative_to(root)) for path in apart if path.is_relative_to(root)]:
+            self._git("--literal-pathspecs", "reset", "--quiet", "HEAD", "--", *own, env=self.env)
         self.tree = self._git("write-tree", env=self.env)
         self.files = scratch / "files"
         self._git("checkout-index", "--all", f"--prefix={self.files}/", env=self.env)

@@ -12,9 +12,9 @@ from markdown_it.token import Token
 
 import fabfile
 
-# A command starts its line or follows another; a comment or a pipe ends it.
+# A command starts its line or follows another; a comment, a pipe or a redirection ends it.
 COMMAND = re.compile(r"(?:^|&&|;)\s*(?:\$ )?(?P<settings>(?:[A-Z_]+=\S+ )*)\./fab\b"
-                     r"(?P<arguments>[^#|;&\n]*)", re.MULTILINE)
+                     r"(?P<arguments>[^#|;&>\n]*)", re.MULTILINE)
 CONTEXTS = fabfile.namespace.to_contexts()
 TASKS = frozenset(name for context in CONTEXTS for name in (context.name, *context.aliases))
 

@@ -72,6 +72,15 @@ def test_each_stage_has_the_job_of_its_name(pipeline: dict[str, Any],
         name: name for name in pipeline["stages"]}
 
 
+def test_the_tests_have_the_whole_history_and_nothing_else_needs_it(
+        pipeline: dict[str, Any], jobs: dict[str, Job]) -> None:
+    depths = {name: {**pipeline["variables"], **job.get("variables", {})}["GIT_DEPTH"]
+              for name, job in jobs.items()}
+
+    # GitLab's word for all of it.
+    assert depths == {**dict.fromkeys(jobs, "1"), "test": "0"}
+
+
 def test_only_what_was_merged_reaches_the_swarm(jobs: dict[str, Job]) -> None:
     assert {name: [rule["if"] for rule in job["rules"]] for name, job in on_swarm(jobs).items()} \
         == dict.fromkeys(("build", "deploy", "rollback"), [MERGED])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from stack import definition, migration
 from stack.definition import Stack
-from stack.migration import CONTAINER_LABEL, LABEL
+from stack.machine import LocalMachine
+from stack.migration import LABEL
 from stack.settings import ROOT
+from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
 from tests.stack.failing import error_of
 
@@ -139,18 +142,35 @@ def test_a_secret_by_its_bare_name_is_refused() -> None:
         "write source, target, uid, gid and mode")
 
 
-def test_every_job_and_its_containers_are_removed_and_nothing_else() -> None:
+def test_every_job_and_its_containers_are_removed_and_nothing_else(
+        add_command: AddCommand, tmp_path: Path) -> None:
     engine = Engine()
     engine.kinds["services"] = {
         "a": {"ID": "a", "Spec": {"Name": "tally_migrate-1", "Labels": {LABEL: "1.4.0-57"}}},
         "b": {"ID": "b", "Spec": {"Name": "tally_migrate-2", "Labels": {LABEL: "1.4.0-58"}}},
         "c": {"ID": "c", "Spec": {"Name": "tally_app", "Labels": {}}}}
-    engine.kinds["containers"] = {
-        "d": {"Id": "d", "Labels": {CONTAINER_LABEL: "yes"}}, "e": {"Id": "e", "Labels": {}}}
+    add_command("docker", f'echo "$*" >> {tmp_path}/said',
+                'case "$*" in "ps --all --quiet --filter label=tally.migration.task") echo d e;;',
+                "ps*) echo others;; esac")
     with reached(engine) as client:
-        migration.remove_all(client)
-        migration.remove_all(client)
-    assert (set(engine.kinds["services"]), set(engine.kinds["containers"])) == ({"c"}, {"e"})
+        migration.remove_all(client, LocalMachine(), LocalMachine())
+    assert set(engine.kinds["services"]) == {"c"}
+    assert [line for line in (tmp_path / "said").read_text().splitlines() if "ps" not in line] \
+        == ["rm --force d e"] * 2
+
+
+def test_without_a_job_there_is_nothing_to_remove(
+        add_command: AddCommand, tmp_path: Path) -> None:
+    add_command("docker", f'echo "$1" >> {tmp_path}/said')
+    with reached(Engine()) as client:
+        migration.remove_all(client, LocalMachine())
+    assert (tmp_path / "said").read_text() == "ps\n"
+
+
+def test_a_container_that_goes_by_itself_meanwhile_is_no_error(add_command: AddCommand) -> None:
+    add_command("docker", '[ "$1" = ps ] && echo d', "echo 'no such container' >&2; exit 1")
+    with reached(Engine()) as client:
+        migration.remove_all(client, LocalMachine())
 
 
 def test_a_volume_other_than_a_tmpfs_is_refused() -> None:

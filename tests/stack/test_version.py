@@ -270,3 +270,61 @@ def test_a_machine_without_git_is_told_how_to_get_it(
         repository: Repository, no_commands: Path) -> None:
     assert error_of(lambda: version_of(repository.root)) \
         == "git isn't installed: apt-get install git"
+
+
+def apart_of(root: Path, *apart: Path) -> tuple[bool, dict[str, str]]:
+    """Return whether a snapshot without some files differs from the commit, and its files."""
+    with snapshot(root, LocalMachine(), apart) as taken:
+        return taken.dirty, {str(path.relative_to(taken.files)): path.read_text()
+                             for path in taken.files.rglob("*") if path.is_file()}
+
+
+def test_an_operators_own_file_is_no_change(repository: Repository) -> None:
+    repository.write("inventory.yml", "name: production\n")
+    dirty, files = apart_of(repository.root, repository.root / "inventory.yml")
+    assert not dirty
+    assert set(files) == {"version.txt", ".gitignore"}
+
+
+def test_an_operators_own_file_is_released_as_it_was_committed(repository: Repository) -> None:
+    repository.write("hosts/inventory.yml", "name: production\n")
+    repository.commit("Add the inventory")
+    repository.write("hosts/inventory.yml", "name: staging\n")
+    dirty, files = apart_of(repository.root, repository.root / "hosts" / "inventory.yml")
+    assert not dirty
+    assert files["hosts/inventory.yml"] == "name: production\n"
+
+
+def test_an_operators_own_file_hides_no_other_change(repository: Repository) -> None:
+    for name in ("inventory.yml", "hosts/inventory.yml", "inventoryX.yml"):
+        repository.write(name, "name: production\n")
+    dirty, files = apart_of(repository.root, repository.root / "inventory.yml")
+    assert dirty
+    assert set(files) == {"version.txt", ".gitignore", "hosts/inventory.yml", "inventoryX.yml"}
+
+
+def test_a_file_apart_is_named_not_matched(repository: Repository) -> None:
+    for name in ("*.yml", "page.yml"):
+        repository.write(name, "text\n")
+    _, files = apart_of(repository.root, repository.root / "*.yml")
+    assert set(files) == {"version.txt", ".gitignore", "page.yml"}
+
+
+def test_an_operators_own_file_may_be_elsewhere_or_missing(
+        repository: Repository, tmp_path: Path) -> None:
+    apart = [tmp_path / "elsewhere" / "inventory.yml", repository.root / "known_hosts"]
+    assert not apart_of(repository.root, *apart)[0]
+
+
+def test_an_operators_own_file_may_be_ignored(repository: Repository) -> None:
+    repository.write(".env", "USER_NAME=Ada\n")
+    assert not apart_of(repository.root, repository.root / ".env")[0]
+
+
+def test_a_file_apart_leaves_the_repository_as_it_was(repository: Repository) -> None:
+    repository.write("inventory.yml", "name: production\n")
+    repository.commit("Add the inventory")
+    repository.write("inventory.yml", "name: staging\n")
+    before = repository.state()
+    apart_of(repository.root, repository.root / "inventory.yml")
+    assert repository.state() == before
