@@ -28,6 +28,9 @@ def between(old: Stack, new: Stack) -> list[str]:
     lines = [line for section in DECLARED for line in _declared(
         section, old.content.get(section) or {}, new.content.get(section) or {})]
     rest = compare(_undeclared(old), _undeclared(new))
+    if not lines and not rest:
+        # A section that is empty on one side and missing on the other.
+        rest = compare(old.content, new.content)
     return lines + [f"docker-stack.yml: {difference}" for difference in rest]
 
 
@@ -38,7 +41,7 @@ def _declared(section: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> l
               for name in old if name not in new]
     note = " (Docker keeps it as it is)" if section in KEPT else ""
     return lines + [f"{kind}{name}: {difference}{note}" for name in new if name in old
-                    for difference in compare(old[name] or {}, new[name] or {})]
+                    for difference in compare(old[name], new[name])]
 
 
 def _undeclared(stack: Stack) -> dict[str, Any]:
@@ -74,5 +77,5 @@ def told(record: Record, hashes: Mapping[str, str], drifted: Mapping[str, list[D
 
 def _marked(difference: Difference) -> str:
     """Return a difference, marked if an update of the stack leaves it as it is."""
-    return f"{difference} (tasks were restarted, stays)" if difference.within(FORCED) \
+    return f"{difference} (restarted with --force, stays)" if difference.within(FORCED) \
         else str(difference)

@@ -19,11 +19,12 @@ class Difference:
     new: str | None
 
     def __str__(self) -> str:
+        where = f"{self.path} " if self.path else ""
         if self.old is None:
-            return f"{self.path} {self.new} (new)"
+            return f"{where}{self.new} (new)"
         if self.new is None:
-            return f"{self.path} {self.old} (removed)"
-        return f"{self.path} {self.old} -> {self.new}"
+            return f"{where}{self.old} (removed)"
+        return f"{where}{self.old} -> {self.new}"
 
     def within(self, *paths: str) -> bool:
         """Tell whether the field is one of these, or a part of one."""
@@ -39,10 +40,11 @@ def compare(old: Any, new: Any, path: str = "") -> list[Difference]:
     if old == new:
         return []
     before, after = _entries(old), _entries(new)
-    if before is None or after is None:
+    if before is None or after is None or type(old) is not type(new):
         return [Difference(path, *_texts(old, new))]
-    found = [difference for name in {**before, **after} for difference in compare(
-        before.get(name, MISSING), after.get(name, MISSING), f"{path}.{name}" if path else name)]
+    found = [difference for name in {**before, **after}
+             for difference in compare(before.get(name, MISSING), after.get(name, MISSING),
+                                       f"{path}.{name}" if path else str(name))]
     # The same entries in another order: of a list, that is a difference.
     return found or [Difference(path, *_texts(list(before), list(after)))]
 

@@ -38,12 +38,17 @@ class Pinned(MissingHostKeyPolicy):
 
     def knows(self, host: str, port: int) -> bool:
         """Tell whether a machine's key has been pinned."""
-        keys = HostKeys(str(self.path)) if self.path.exists() else HostKeys()
-        return keys.lookup(_name(host, port)) is not None
+        return self._keys().lookup(_name(host, port)) is not None
+
+    def _keys(self) -> HostKeys:
+        return HostKeys(str(self.path)) if self.path.exists() else HostKeys()
 
     def missing_host_key(self, client: SSHClient, hostname: str, key: PKey) -> None:
         """Pin a new machine's key, or end with its fingerprint."""
         with self._turn:
+            # Pinned while this one waited its turn: machines may share a jump.
+            if self._keys().check(hostname, key):
+                return
             if not self.accept and not console.confirm(
                     f"{hostname} is new here; its host key is {described(key)}. Trust it?"):
                 raise Refused(f"{hostname}: its host key {described(key)} isn't known here",
@@ -59,11 +64,11 @@ def described(key: PKey) -> str:
     return f"{key.get_name()} SHA256:{digest}"
 
 
-def known_as(connection: Connection, host: str) -> str:
-    """Return the name of a host in known_hosts that a connection leads to, or through."""
-    while connection.host != host:
+def failed_at(connection: Connection) -> str:
+    """Return the name in known_hosts of the machine, or the jump to it, that wasn't got into."""
+    while isinstance(connection.gateway, Connection) and not connection.gateway.is_connected:
         connection = connection.gateway
-    return _name(host, connection.port)
+    return _name(connection.host, connection.port)
 
 
 def _name(host: str, port: int) -> str:

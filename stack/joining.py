@@ -82,10 +82,13 @@ def move(member: Member) -> None:
 
 
 def routes(member: Member) -> list[IPv4Network]:
-    """Return the networks that a machine knows a way to, the whole world aside."""
+    """Return the networks that a machine knows a way to, the whole world aside.
+
+    A VPN that takes everything names the world in two halves, 0.0.0.0/1 and 128.0.0.0/1.
+    """
     said = member.machine.must(["ip", "-4", "route", "show"])
-    return [IPv4Network(line.split()[0]) for line in said.splitlines()
-            if line[:1].isdigit()]
+    networks = [IPv4Network(line.split()[0]) for line in said.splitlines() if line[:1].isdigit()]
+    return [network for network in networks if network.prefixlen > 1]
 
 
 def free_pool(taken: Iterable[IPv4Network]) -> IPv4Network:

@@ -8,7 +8,6 @@ from stack.console import Step, step
 from stack.errors import OperatorError, Refused, raise_all
 from stack.fleet import Fleet, Member
 from stack.preflight import FIREWALL
-from stack.remote import Gone
 from stack.survey import Look
 
 # Read by the firewall that cloud-init/user-data.yml makes; other machines have their own.
@@ -42,7 +41,8 @@ def introduce(machines: Fleet, looks: Sequence[Look]) -> None:
                 raise_all(broken(machines, looks))
     except BaseException:
         for member, known in before.items():
-            with suppress(Gone):
+            # One that fails again has said so, and keeps none of the others open.
+            with suppress(OperatorError):
                 write(member, known or HEADER)
         raise
 

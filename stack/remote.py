@@ -19,7 +19,7 @@ from paramiko import (
 from paramiko.ssh_exception import NoValidConnectionsError, PasswordRequiredException
 
 from stack.errors import OperatorError, Refused
-from stack.host_keys import Pinned, described, known_as
+from stack.host_keys import Pinned, described, failed_at
 from stack.inventory import Node, Ssh
 from stack.machine import CommandFailed, Completed, Input, Machine, taken
 from stack.tunnel import CHUNK, Tunnel
@@ -119,7 +119,7 @@ class RemoteMachine(Machine):
                 f"{self.name}: its host key has changed from {described(error.expected_key)} to "
                 f"{described(error.key)}, so this may be another machine",
                 f"if it was rebuilt: ssh-keygen -R "
-                f"'{known_as(self._connection, error.hostname)}' -f "
+                f"'{failed_at(self._connection)}' -f "
                 f"{shlex.quote(str(self._pinned.path))}; else find out who answers there") from error
         except (SSHException, OSError) as error:
             raise Refused(f"{self.name}: {_tried(self._connection, error)}",

@@ -24,7 +24,8 @@ class Engine:
     """An engine's objects, by kind and id; while `failing` it answers nothing else than 503."""
 
     kinds: dict[str, Objects] = field(default_factory=lambda: {
-        "configs": {}, "services": {}, "tasks": {}, "containers": {}})
+        "configs": {}, "services": {}, "tasks": {}, "containers": {}, "nodes": {},
+        "networks": {}})
     failing: bool = False
     made: int = 0
 

@@ -1,7 +1,7 @@
 """Run a real sshd for a test, on a loopback port, as a machine with users of its own.
 
-It has its own /etc and /run, laid over this machine's, and its own processes: what a test
-changes or leaves there is gone with it. The users are root and deploy, who has sudo.
+It has /etc, /run, /usr/local/sbin and processes of its own: what a test changes or leaves
+there is gone with it. The users are root and deploy, who has sudo.
 """
 
 import os
@@ -47,6 +47,7 @@ UNPUNISHED = "PerSourcePenalties no\n"
 START = """
 set -eu
 mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /usr/local/sbin
 mkdir /run/sshd /run/work
 cp -a "$1/etc" /run/etc
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work overlay /etc

@@ -167,7 +167,8 @@ def test_what_a_command_returns_and_refuses_is_left_alone() -> None:
 
 @pytest.mark.parametrize(("version", "buildx"), [
     ("20.10.24+dfsg1", False), ("22.06.0", False), ("23.0.0", True), ("28.2.2", True)])
-def test_a_command_that_has_buildkit_builds(tmp_path: Path, cli: Cli, version: str, buildx: bool) -> None:
+def test_a_command_that_has_buildkit_builds(
+        tmp_path: Path, cli: Cli, version: str, buildx: bool) -> None:
     command = client(tmp_path, version, buildx=buildx)
     assert cli(tmp_path).builder() == command
 
@@ -191,7 +192,8 @@ def test_where_none_can_build_the_plugin_is_named(tmp_path: Path, cli: Cli) -> N
         "no docker command here can build with BuildKit: apt-get install docker-buildx")
 
 
-def test_a_client_is_asked_for_its_version_even_if_the_engine_is_silent(tmp_path: Path, cli: Cli) -> None:
+def test_a_client_is_asked_for_its_version_even_if_the_engine_is_silent(
+        tmp_path: Path, cli: Cli) -> None:
     command = executable(tmp_path / "docker", "echo 20.10.24; echo no daemon >&2; exit 1")
     assert cli(tmp_path).builder() == str(command)
 

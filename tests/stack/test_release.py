@@ -1,10 +1,20 @@
 """An operator is told what an interruption leaves, what changed, and where the page is."""
 
+from pathlib import Path
+
 import pytest
 
-from stack import release
+from stack import records, release
 from stack.definition import Stack
 from stack.errors import UpdateFailed
+from stack.fleet import Fleet, Member
+from stack.machine import LocalMachine
+from stack.records import Record
+from stack.settings import DEFAULT_REPLICAS
+from tests.stack.conftest import AddCommand
+from tests.stack.engine_api import Engine
+from tests.stack.inventories import ONE, load
+from tests.stack.targets import aiming_at
 
 pytestmark = pytest.mark.unit
 
@@ -27,12 +37,50 @@ def test_an_update_that_failed_was_not_interrupted(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == ""
 
 
+def published(port: int | str) -> Stack:
+    return Stack({"services": {"traefik": {"ports": [{"published": port}]}}})
+
+
 @pytest.mark.parametrize(("port", "address"), [
     (80, "http://localhost"), (8080, "http://localhost:8080"), ("80", "http://localhost")])
 def test_people_are_told_the_address_of_what_was_deployed(
-        capsys: pytest.CaptureFixture[str], port: int | str, address: str) -> None:
-    release.say_where(Stack({"services": {"traefik": {"ports": [{"published": port}]}}}))
+        add_command: AddCommand, capsys: pytest.CaptureFixture[str], port: int | str,
+        address: str) -> None:
+    add_command("docker")
+    with aiming_at(Engine()) as target:
+        release.say_where(target, published(port))
     assert capsys.readouterr().out == f"Tally runs at {address}\n"
+
+
+def test_a_swarm_of_an_inventory_is_told_by_its_edge_nodes(
+        add_command: AddCommand, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    add_command("docker")
+    engine, chosen = Engine(), load(tmp_path, ONE)
+    engine.kinds["nodes"]["n1"] = {"ID": "n1", "Status": {"State": "ready"}, "Spec": {
+        "Availability": "active", "Labels": {"edge": "true"}}}
+    fleet = Fleet([Member(chosen.nodes[0], LocalMachine())], chosen)
+    with aiming_at(engine, fleet) as target:
+        release.say_where(target, published(8080))
+    assert capsys.readouterr().out == "Tally runs at http://127.0.0.1:8080\n"
+
+
+def deployed(replicas: int, at: float) -> Record:
+    stack = {"services": {"app": {"deploy": {"replicas": replicas}}}}
+    return Record("1.4.0+57", "0123456", "ada@example.org", at, 12.5, stack, {})
+
+
+def test_a_deploy_keeps_as_many_tasks_as_the_last_release_had(add_command: AddCommand) -> None:
+    add_command("docker")
+    with aiming_at(Engine()) as target:
+        for record in (deployed(3, at=1.0), deployed(5, at=3.0), deployed(4, at=2.0)):
+            records.save(target.client, record)
+        assert release.running_replicas(target) == 5
+
+
+def test_a_first_deploy_has_two_tasks(add_command: AddCommand) -> None:
+    add_command("docker")
+    with aiming_at(Engine()) as target:
+        assert release.running_replicas(target) == DEFAULT_REPLICAS == 2
 
 
 def test_each_service_is_said_to_be_new_changed_or_as_it_was(

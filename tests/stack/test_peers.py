@@ -1,0 +1,109 @@
+"""A machine's firewall lets the other nodes in, and forgets them if they don't reach it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from stack import peers, reach
+from stack.facts import System
+from stack.fleet import Fleet, Member
+from stack.inventory import Inventory, Node
+from stack.machine import CommandFailed
+from stack.peers import APPLY, FILE, HEADER, introduce, text
+from stack.preflight import FIREWALL
+from stack.remote import RemoteMachine
+from stack.survey import Look
+from stack.swarm import Membership
+from tests.stack.failing import error_of
+from tests.stack.sshd import away_from_home, running
+
+pytestmark = pytest.mark.unit
+
+LET_IN = "/run/let-in"
+SYSTEM = System("debian", "13", "Debian GNU/Linux 13 (trixie)", True)
+
+
+def test_the_file_has_an_address_a_line_in_order() -> None:
+    assert text(["192.0.2.2", "", "192.0.2.1"]) == f"{HEADER}192.0.2.1\n192.0.2.2\n"
+
+
+@pytest.fixture(scope="module")
+def reached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with ExitStack() as stack:
+        stack.enter_context(away_from_home())
+        place = tmp_path_factory.mktemp("pinned") / "known_hosts"
+        nodes = [Node("127.0.0.1", "manager", IPv4Address(f"192.0.2.{number}"))
+                 for number in (1, 2)]
+        yield Fleet([Member(node, one_more(stack, place)) for node in nodes],
+                    Inventory("production", tuple(nodes)))
+
+
+def one_more(stack: ExitStack, known_hosts: Path) -> RemoteMachine:
+    machine = stack.enter_context(running()).machine(known_hosts)
+    machine.connect()
+    stack.callback(machine.close)
+    return machine
+
+
+@pytest.fixture
+def machines(reached: Fleet) -> Fleet:
+    """Two machines with the firewall that cloud-init makes; what it lets in is noted."""
+    for member in reached.members:
+        member.machine.run(["rm", "-f", LET_IN])
+        member.machine.write(FIREWALL, "table inet tally {}\n")
+        member.machine.write(FILE, HEADER)
+        member.machine.write(APPLY, f"#!/bin/sh\ncat {FILE} >> {LET_IN}\n", mode="0755")
+    return reached
+
+
+def looks(machines: Fleet) -> list[Look]:
+    return [Look(member, SYSTEM, True, True, Membership(), 0.0) for member in machines.members]
+
+
+def files(machines: Fleet) -> list[str | None]:
+    return [member.machine.read(FILE) for member in machines.members]
+
+
+def test_each_firewall_lets_the_others_in_before_it_is_read_again(
+        machines: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "check", lambda places: [])
+    for _ in range(2):
+        introduce(machines, looks(machines))
+        assert files(machines) == [f"{HEADER}192.0.2.2\n", f"{HEADER}192.0.2.1\n"]
+    assert machines.members[0].machine.read(LET_IN) == f"{HEADER}192.0.2.2\n"
+
+
+def test_machines_that_dont_reach_each_other_are_closed_again(
+        machines: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "check", lambda places: ["one doesn't reach two"])
+    assert error_of(lambda: introduce(machines, looks(machines))) == "one doesn't reach two"
+    assert files(machines) == [HEADER, HEADER]
+    assert machines.members[0].machine.read(LET_IN) == f"{HEADER}192.0.2.2\n{HEADER}"
+
+
+def test_a_firewall_that_fails_keeps_no_other_open(machines: Fleet) -> None:
+    machines.members[0].machine.write(APPLY, "#!/bin/sh\necho no table\nexit 1\n", mode="0755")
+    assert error_of(lambda: introduce(machines, looks(machines)), CommandFailed) \
+        == f"{APPLY} … ended with 1: no table"
+    assert files(machines) == [HEADER, HEADER]
+    assert machines.members[1].machine.read(LET_IN) == f"{HEADER}192.0.2.1\n{HEADER}"
+
+
+def test_a_machine_without_our_firewall_is_left_alone(
+        machines: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "check", lambda places: [])
+    machines.members[0].machine.must(["rm", FIREWALL])
+    introduce(machines, looks(machines))
+    assert files(machines) == [HEADER, f"{HEADER}192.0.2.1\n"]
+
+
+def test_what_each_place_is_asked_is_the_inventorys(
+        machines: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[reach.Place] = []
+    monkeypatch.setattr(reach, "check", lambda places: asked.extend(places) or [])
+    assert peers.broken(machines, looks(machines)) == []
+    assert [(place.private, place.role, place.joined, place.registry) for place in asked] \
+        == [("192.0.2.1", "manager", False, False), ("192.0.2.2", "manager", False, False)]
