@@ -24,13 +24,16 @@ Task = dict[str, Any]
 class Progress:
     """One service's way to what is wanted of it.
 
-    `broken` says why it can't arrive any more; `task` is the one to blame.
+    It is `full` when all its tasks, and no others, run as wanted, and `settled` when
+    Swarm has also watched them for as long as it should. `broken` says why it can't
+    arrive any more; `task` is the one to blame.
     """
 
     name: str
     running: int
     wanted: int
     ids: frozenset[str] = frozenset()
+    full: bool = False
     settled: bool = False
     broken: str = ""
     task: str = ""
@@ -55,7 +58,8 @@ def judge(client: docker.DockerClient, name: str, service: dict[str, Any], tasks
                         and task["Status"]["State"] == "running")
     up_to_date = running & {task["ID"] for task in current}
     update = (service.get("UpdateStatus") or {}).get("State", "")
-    settled = len(up_to_date) == len(running) == wanted and update in {"", "completed"}
+    full = len(up_to_date) == len(running) == wanted
+    settled = full and update in {"", "completed"}
     broken, culprit = "", _newest(current)
     if update in BROKEN_UPDATES:
         culprit = _blamed(service, tasks) or culprit
@@ -63,7 +67,7 @@ def judge(client: docker.DockerClient, name: str, service: dict[str, Any], tasks
     elif not settled and len(loop := _loop(current)) >= LOOP:
         culprit = loop[-1]
         broken = f"{len(loop)} tasks in a row ended: {cause_of(client, culprit)}"
-    return Progress(name, len(up_to_date), wanted, running, settled, broken,
+    return Progress(name, len(up_to_date), wanted, running, full, settled, broken,
                     culprit["ID"] if culprit else "")
 
 

@@ -14,7 +14,7 @@ from docker.errors import DockerException
 
 from stack import (
     clock, compatibility, console, definition, engine, facts, host_keys, images, lock, migration,
-    preflight, probe, records, report, rollout, schema, swarm, version)
+    placement, preflight, probe, records, report, rollout, schema, swarm, version)
 from stack.console import Step, step
 from stack.definition import Stack
 from stack.engine import SOCKET
@@ -100,6 +100,7 @@ def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, imag
         if complaint := rollout.check(target.cli, stack):
             raise Refused(f"{STACK_FILE}: {complaint}")
         migration.task_template(target.client, stack)
+        check_placement(target, stack)
         compatibility.check_deploy(
             revisions(snapshot), next(iter(records.history(target.client)), None),
             records.applied(target.client))
@@ -110,6 +111,14 @@ def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, imag
 def revisions(snapshot: Snapshot) -> tuple[Revision, ...]:
     """Return the steps of the schema that a tree knows."""
     return schema.read(snapshot.files / MIGRATIONS)
+
+
+def check_placement(target: Target, stack: Stack, migrates: bool = True) -> None:
+    """Refuse a stack of which Swarm could never place some task."""
+    raise_all([Refused(f"{STACK_FILE}: {line}", "./fab status shows the nodes")
+               for line in placement.complaints(stack, target.client.api.nodes(),
+                                                placement.find_running(target.client),
+                                                migrates=migrates)])
 
 
 def check_machines(target: Target) -> None:
@@ -414,6 +423,7 @@ def _rollback(to: str) -> None:
 def bring_in(target: Target, stack: Stack, release: Record, began: float, held: Lock) -> None:
     """Roll out what was built before, and record it; give the last release back if that fails."""
     last = records.history(target.client)[0]
+    check_placement(target, stack, migrates=False)
     with telling_if_interrupted():
         try:
             met = roll_out(target, stack, release.version)

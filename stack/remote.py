@@ -118,9 +118,8 @@ class RemoteMachine(Machine):
             raise Refused(
                 f"{self.name}: its host key has changed from {described(error.expected_key)} to "
                 f"{described(error.key)}, so this may be another machine",
-                f"if it was rebuilt: ssh-keygen -R "
-                f"'{failed_at(self._connection)}' -f "
-                f"{shlex.quote(str(self._pinned.path))}; else find out who answers there") from error
+                f"if it was rebuilt: {self._forget()}; else find out who answers there"
+            ) from error
         except (SSHException, OSError) as error:
             raise Refused(f"{self.name}: {_tried(self._connection, error)}",
                           f"try: ssh -p {self.port} {self.user}@{self.address}") from error
@@ -138,6 +137,11 @@ class RemoteMachine(Machine):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
+
+    def _forget(self) -> str:
+        """Return the command that makes the host key unknown again that has changed."""
+        path = shlex.quote(str(self._pinned.path))
+        return f"ssh-keygen -R '{failed_at(self._connection)}' -f {path}"
 
     def _watch(self) -> None:
         transport = self._connection.transport
@@ -254,7 +258,9 @@ class RemoteMachine(Machine):
                 raise self._gone(what)
             try:
                 with self._opening_session:
-                    return self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
+                    channel: Channel = self._connection.transport.open_session(
+                        timeout=CONNECT_TIMEOUT)
+                return channel
             except ChannelException as error:
                 if time.monotonic() > deadline:
                     raise Refused(f"{self.name}: sshd allows no more sessions",

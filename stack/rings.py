@@ -24,7 +24,7 @@ class Ring:
 
 
 STYLE = Ring("style", ("tests/files",))
-UNIT = Ring("unit", ("tests/app", "tests/stack"))
+UNIT = Ring("unit", ("tests/app", "tests/stack"), ("openssh-server", "openssh-client", "sudo"))
 SERVICE = Ring("service", ("tests/app",), ("postgresql", "mariadb-server", "git"))
 LAB = Ring("lab", ("tests/lab", "tests/e2e"), (
     "systemd-container", "mmdebstrap", "debian-archive-keyring", "iproute2", "iptables",

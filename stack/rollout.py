@@ -85,9 +85,10 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
             status.update("waiting: " + ", ".join(map(str, now)))
             _give_up_if_broken(cli, now)
             ids = frozenset().union(*(service.ids for service in now))
-            if ids != seen or not all(service.settled for service in now):
+            if ids != seen or not all(service.full for service in now):
                 seen, steady_since = ids, time.monotonic()
-            elif time.monotonic() - steady_since >= held:
+            if all(service.settled for service in now) \
+                    and time.monotonic() - steady_since >= held:
                 return
             if time.monotonic() > deadline:
                 _give_up_late(client, cli, now, timeout)

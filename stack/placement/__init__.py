@@ -9,7 +9,7 @@ from stack.placement.constraint import Constraint, Node
 from stack.placement.demand import Demand, Service, constraints, fits
 from stack.placement.nodes import Nodes, traits, why_unusable
 from stack.placement.packing import by_choice, packs
-from stack.placement.resources import UNLIMITED, Held, Resources
+from stack.placement.resources import Held, Resources
 from stack.placement.running import Running, find_running
 
 __all__ = ["Held", "Resources", "Running", "complaints", "find_running"]
@@ -134,8 +134,8 @@ def _migration(stack: Stack, demands: Sequence[Demand], nodes: Nodes, running: R
     """
     rooms = {node: room.without(running.own.get(node, Held()))
              for node, room in nodes.rooms.items()}
-    job = replace(Demand.read("migrate", stack.migrate, nodes.usable), tasks=1, most=UNLIMITED,
-                  ports=frozenset(), everywhere=False)
+    job = replace(Demand.read("migrate", stack.migrate, nodes.usable), tasks=1,
+                  ports=frozenset())
     first = [demand for demand in demands
              if demand.name == "postgres" and demand.name not in running.services]
     if packs(rooms, [*first, job]):

@@ -45,8 +45,8 @@ class Demand:
 
     @property
     def during_update(self) -> int:
-        """How many tasks Swarm has to find nodes for by itself during an update."""
-        return self.tasks + (self.starts_first and not self.everywhere)
+        """How many tasks there are while an update replaces one."""
+        return self.tasks + self.starts_first
 
     def __str__(self) -> str:
         tasks = f"{self.tasks} task" + "s" * (self.tasks != 1)

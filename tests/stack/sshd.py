@@ -147,9 +147,10 @@ class Sshd:
         """Return what an inventory says to reach it."""
         return Ssh(user, self.port, key or self.key)
 
-    def machine(self, known_hosts: Path, user: str = "deploy") -> RemoteMachine:
+    def machine(self, known_hosts: Path, user: str = "deploy",
+                host: str = "127.0.0.1") -> RemoteMachine:
         """Return the machine as it is before the first login, when it is new."""
-        return RemoteMachine(Node("127.0.0.1", "manager"), self.ssh(user),
+        return RemoteMachine(Node(host, "manager"), self.ssh(user),
                              Pinned(known_hosts, accept=True))
 
 

@@ -117,8 +117,11 @@ A, B, C = PLACES = Place("a"), Place("b"), Place("c")
 
 
 def test_alone_a_machine_is_not_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert console.together("docker", [A], lambda place, current: place.name) == ["a"]
-    assert said(capsys) == "  docker         unchanged (0.0 s)\n"
+    def work(place: Place, current: Step) -> str:
+        current.changed("installed")
+        return place.name
+    assert console.together("docker", [A], work) == ["a"]
+    assert said(capsys) == "  docker         installed (0.0 s)\n"
 
 
 def test_what_is_unchanged_on_all_machines_is_one_line(

@@ -10,7 +10,7 @@ import pytest
 from stack import fleet, settings
 from stack.errors import OperatorError, Refused, Several
 from stack.fleet import AnyManager, Fleet, Member, builders, connect, holder
-from stack.inventory import Inventory, Node, Ssh
+from stack.inventory import Inventory, Node
 from stack.machine import CommandFailed, LocalMachine
 from stack.remote import Gone, RemoteMachine
 from tests.stack.engine_api import Engine

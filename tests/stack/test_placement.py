@@ -90,7 +90,7 @@ def test_a_node_that_meets_a_constraint_fits(text: str) -> None:
     "node.labels.zone == south", "node.labels.zone != north", "node.labels.Zone == north",
     "node.labels.none == north", "node.id == id", "node.hostname != a", "node.role == manager",
     "node.platform.arch == amd64", "engine.labels.disk == hdd", "engine.labels.zone == north",
-    "node.labels. == north", "node.color == red", "node.color != red", "node.ip == 192.0.2.8",
+    "node.labels. != north", "node.color == red", "node.color != red", "node.ip == 192.0.2.8",
     "node.ip != 192.0.2.0/24", "node.ip == north", "node.ip != north",
 ])
 def test_a_node_that_does_not_meet_a_constraint_does_not_fit(text: str) -> None:
@@ -131,7 +131,8 @@ def test_all_constraints_have_to_be_met_by_one_node() -> None:
 
 @pytest.mark.parametrize(("keys", "why"), [
     ({"availability": "drain"}, "drained"), ({"availability": "pause"}, "paused"),
-    ({"state": "down"}, "down"), ({"state": "down", "availability": "drain"}, "down"),
+    ({"state": "down"}, "down"), ({"state": "unknown"}, "unknown"),
+    ({"state": "down", "availability": "drain"}, "down"),
 ])
 def test_a_node_that_would_fit_but_takes_no_tasks_is_named(
         keys: dict[str, Any], why: str) -> None:
@@ -154,6 +155,8 @@ def test_a_global_service_without_nodes_is_a_complaint() -> None:
 
 
 def test_a_service_without_tasks_needs_no_node() -> None:
+    none = service(replicas=0, memory="2G", most=1, order="start-first")
+    assert found([node("a")], {"app": none}) == []
     assert found([node("a")], {"app": service("node.role == manager", replicas=0)}) == []
 
 
@@ -207,6 +210,10 @@ def test_a_task_larger_than_any_node_that_fits_is_a_complaint(
     nodes = [node("a", zone="x"), node("b", 9000, 9)]
     assert found(nodes, {"app": service("node.labels.zone == x", **keys)}) == [
         f"app: a task reserves {each}, which is too much for a (1024 MiB, 2 CPUs)"]
+
+
+def test_a_task_may_be_too_large_for_some_nodes() -> None:
+    assert found([node("a"), node("b", 4096)], {"app": service(memory="2G")}) == []
 
 
 def test_a_task_may_take_all_of_a_node() -> None:
@@ -309,6 +316,15 @@ def test_hundreds_of_tasks_on_many_nodes_are_decided() -> None:
     assert len(found(nodes, {"app": service(memory="100M", replicas=601)})) == 1
 
 
+def test_many_services_that_want_more_than_there_is_are_decided() -> None:
+    nodes = [node(f"n{number}", 1000) for number in range(4)]
+    services = {f"s{number}": service(memory="101M", replicas=8) for number in range(5)}
+    assert found(nodes, services) == [
+        "s4: 8 tasks of 101 MiB, 0 CPUs each don't all fit beside s0, s1, s2, s3 on "
+        "n0 (1000 MiB, 2 CPUs), n1 (1000 MiB, 2 CPUs), n2 (1000 MiB, 2 CPUs), "
+        "n3 (1000 MiB, 2 CPUs)"]
+
+
 def test_what_takes_too_long_to_decide_gets_no_complaint() -> None:
     nodes = [node(f"n{number}", 1000) for number in range(12)]
     # No two fit on a node: 15 tasks don't fit on 12, but there are many ways to try.
@@ -367,6 +383,17 @@ def test_services_that_want_the_same_port_need_nodes_of_their_own() -> None:
     assert found([node("a", edge="true"), node("b")], services) == []
 
 
+def test_docker_chooses_a_port_for_each_task_if_none_is_given() -> None:
+    assert found([node("a")], {"web": service(ports=[port(0)], replicas=3)}) == []
+
+
+def test_what_keeps_services_apart_is_said_to_be_memory_if_it_is() -> None:
+    both = {name: service(ports=[port()], memory="600M") for name in ("one", "two")}
+    assert found([node("a"), node("b", 100)], both) == [
+        "two: 1 task of 600 MiB, 0 CPUs each don't all fit beside one on a (1024 MiB, 2 CPUs), "
+        "b (100 MiB, 2 CPUs)"]
+
+
 def test_a_port_that_another_stack_has_is_not_free() -> None:
     others = {"id-a": Held(ports=frozenset({"5000/tcp"}))}
     wanted = service(ports=[port(5000)], mode="global")
@@ -376,11 +403,13 @@ def test_a_port_that_another_stack_has_is_not_free() -> None:
     assert found([node("a"), node("b")], {"web": wanted}, Running(own=others)) == []
 
 
-@pytest.mark.parametrize("keys", [{"mode": "global"}, {"replicas": 2}])
-def test_an_update_that_starts_first_waits_for_a_port_for_ever(keys: dict[str, Any]) -> None:
+def test_a_global_update_that_starts_first_waits_for_its_port_for_ever() -> None:
     nodes = [node("a"), node("b")]
-    assert len(found(nodes, {"web": service(ports=[port()], order="start-first", **keys)})) == 1
-    assert found(nodes, {"web": service(ports=[port()], **keys)}) == []
+    wanted = service(ports=[port()], mode="global", order="start-first")
+    assert found(nodes, {"web": wanted}) == [
+        "web: an update starts the new task first, where the old one holds 80/tcp: "
+        "it would wait for ever"]
+    assert found(nodes, {"web": service(ports=[port()], mode="global")}) == []
 
 
 def test_a_free_node_lets_an_update_with_a_port_start_first() -> None:
@@ -431,6 +460,14 @@ def test_what_runs_on_several_nodes_stays_there_during_the_migration() -> None:
         "a (24 MiB, 2 CPUs), b (24 MiB, 2 CPUs)"]
 
 
+def test_the_migration_wants_none_of_the_apps_ports() -> None:
+    stack = tally(1)
+    stack.services["app"]["ports"] = [port(8000)]
+    stack.services["app"]["deploy"].update(update_config={}, rollback_config={})
+    running = Running(frozenset({"postgres"}), {"id-a": Held(ports=frozenset({"8000/tcp"}))})
+    assert complaints(stack, [only_node()], running) == []
+
+
 def test_the_first_migration_needs_room_beside_the_database() -> None:
     own = {"id-a": Held(Resources(0, 641 * MIB))}
     running = Running(frozenset({"app"}), own)
@@ -475,7 +512,7 @@ def test_the_stacks_own_tasks_are_told_from_others() -> None:
                       task("app", "n1", state="starting", reserved=RESERVED), task("app", "n2"),
                       task("registry", "n1", reserved=RESERVED))
     assert seen == Running(
-        frozenset({"app"}), {"n1": HELD + HELD, "n2": Held()},
+        frozenset({"app"}), {"n1": Held(Resources(2 * 10**9, 64 * MIB)), "n2": Held()},
         {"n1": Held(HELD.resources, frozenset({"5000/tcp"}))})
 
 

@@ -66,7 +66,8 @@ def test_progress_reads_as_running_of_wanted() -> None:
 def test_a_service_has_settled_when_just_its_new_tasks_run() -> None:
     found = seen(task("running", NEW, 1), task("running", NEW, 2), task("shutdown", OLD, 0))
     running = frozenset({identity(1), identity(2)})
-    assert found == Progress("app", 2, 2, running, settled=True, task=identity(2))
+    assert found == Progress(
+        "app", 2, 2, running, full=True, settled=True, task=identity(2))
 
 
 @pytest.mark.parametrize("tasks", [

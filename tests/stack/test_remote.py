@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from stack import remote
-from stack.errors import Locked, Refused
+from stack.errors import Locked
 from stack.host_keys import Pinned
 from stack.inventory import Node, Ssh
 from stack.machine import CommandFailed, Completed

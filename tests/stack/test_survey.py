@@ -19,6 +19,7 @@ from tests.stack.sshd import Sshd, away_from_home, prepared
 
 pytestmark = pytest.mark.unit
 
+NAMES = ("127.0.0.1", "localhost")
 OS_RELEASE = 'ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n'
 
 
@@ -40,12 +41,13 @@ def booted(stack: ExitStack) -> Sshd:
 
 @pytest.fixture
 def machines(sshds: list[Sshd], tmp_path: Path) -> Iterator[Fleet]:
-    node = Node("127.0.0.1", "manager")
-    members = [Member(node, sshd.machine(tmp_path / "known_hosts")) for sshd in sshds]
-    for sshd, member in zip(sshds, members):
-        member.machine.connect()
-        ended(member, "[]")
-    found = Fleet(members, Inventory("production", (node, node)))
+    members = []
+    for sshd, name in zip(sshds, NAMES):
+        machine = sshd.machine(tmp_path / "known_hosts", host=name)
+        machine.connect()
+        members.append(Member(Node(name, "manager"), machine))
+        ended(members[-1], "[]")
+    found = Fleet(members, Inventory("production", tuple(each.node for each in members)))
     yield found
     found.close()
 
@@ -69,12 +71,12 @@ def test_a_first_boot_that_failed_is_told_of_each_machine(machines: Fleet) -> No
     with pytest.raises(Several) as raised:
         look(machines, Settings.load(None))
     assert str(raised.value).splitlines() == [
-        f"cloud-init on 127.0.0.1 failed: no package {number}: "
-        "see /var/log/cloud-init-output.log on it" for number in range(2)]
+        f"cloud-init on {name} failed: no package {number}: "
+        "see /var/log/cloud-init-output.log on it" for number, name in enumerate(NAMES)]
 
 
 def test_a_clock_that_is_off_is_told(machines: Fleet, sshds: list[Sshd]) -> None:
     sshds[1].add_command("date", "echo 1000000000.0")
     line = error_of(lambda: look(machines, Settings.load(None)))
     sshds[1].add_command("date", 'exec /bin/date "$@"')
-    assert re.fullmatch("127.0.0.1: its clock is [0-9]+ days behind: see timedatectl on it", line)
+    assert re.fullmatch("localhost: its clock is [0-9]+ days behind: see timedatectl on it", line)

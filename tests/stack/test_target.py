@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
