@@ -62,6 +62,6 @@ def sql(client: docker.DockerClient, machine: Machine, image: str,
     done = machine.run([*RUN, image, "python", "-", *(step.id for step in steps)],
                        stdin=PROGRAM.read_text(), timeout=60)
     if not done.ok:
-        raise Refused(f"the migrations' SQL can't be told without a database ({done.last_line})",
-                      "read migrations/versions")
+        raise Refused(f"the migrations' SQL can't be made without the database ({done.last_line})",
+                      "read it in migrations/versions")
     return done.stdout.strip().splitlines()

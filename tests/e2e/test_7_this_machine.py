@@ -12,6 +12,7 @@ import docker
 import pytest
 
 from stack import engine
+from stack.machine import LocalMachine
 from stack.swarm import VOLUME
 from tests.e2e.site import Page, Site
 from tests.lab import Result
@@ -24,7 +25,7 @@ PID_FILE = Path("/var/run/docker.pid")
 @pytest.fixture
 def here(repository: Path, tmp_path: Path) -> Iterator[Site]:
     """A fresh clone on this very machine; Docker is left as it was found."""
-    was_running = engine.answers()
+    was_running = engine.answers(LocalMachine())
     if was_running:
         client = docker.from_env()
         state = client.info()["Swarm"]["LocalNodeState"]
@@ -48,7 +49,7 @@ def here(repository: Path, tmp_path: Path) -> Iterator[Site]:
 
 def tidy(site: Site, was_running: bool) -> None:
     """Take away what the test brought: the stack, the Swarm, the images, the engine."""
-    if not engine.answers():
+    if not engine.answers(LocalMachine()):
         return
     removed = site.fab("destroy --data --yes")
     client = docker.from_env()

@@ -116,12 +116,12 @@ def test_the_container_can_reach_and_change_nothing(
     assert options[-4:] == [f"{IMAGE}.dirty", "python", "-", "0001"]
 
 
-def test_a_step_that_asks_the_database_has_no_sql(
+def test_sql_that_cant_be_made_is_refused_with_the_reason(
         client: docker.DockerClient, container: Path) -> None:
     unknown = [Revision("9999", "0002")]
     line = error_of(lambda: pending.sql(client, LocalMachine(), f"{IMAGE}.dirty", unknown))
-    assert line.startswith("the migrations' SQL can't be told without a database (")
-    assert "9999" in line and line.endswith("): read migrations/versions")
+    assert line.startswith("the migrations' SQL can't be made without the database (")
+    assert "9999" in line and line.endswith("): read it in migrations/versions")
 
 
 def test_an_image_that_isnt_built_is_not_built_for_it(
