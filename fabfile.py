@@ -114,7 +114,7 @@ def test_unit(context: Connection) -> None:
 
 @task(name="service")
 def test_service(context: Connection) -> None:
-    """Test the application on a real PostgreSQL and MariaDB."""
+    """Test with a real PostgreSQL, MariaDB and sshd."""
     rings.run(rings.SERVICE)
 
 

@@ -24,8 +24,9 @@ class Ring:
 
 
 STYLE = Ring("style", ("tests/files",))
-UNIT = Ring("unit", ("tests/app", "tests/stack"), ("openssh-server", "openssh-client", "sudo"))
-SERVICE = Ring("service", ("tests/app",), ("postgresql", "mariadb-server", "git"))
+UNIT = Ring("unit", ("tests/app", "tests/stack"))
+SERVICE = Ring("service", ("tests/app", "tests/stack"), (
+    "postgresql", "mariadb-server", "openssh-server", "openssh-client", "sudo", "git"))
 LAB = Ring("lab", ("tests/lab", "tests/e2e"), (
     "systemd-container", "mmdebstrap", "debian-archive-keyring", "iproute2", "iptables",
     "openssh-client", "git"))

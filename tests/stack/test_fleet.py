@@ -18,7 +18,7 @@ from tests.stack.engine_api import reached as reached_engine
 from tests.stack.failing import error_of
 from tests.stack.sshd import Sshd, away_from_home, free_port, running
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.service
 
 # Speaks to an engine on a port of this computer; ends when that has said everything.
 DIAL_STDIO = "exec bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&0 >&3 2>&- & exec cat <&3'"

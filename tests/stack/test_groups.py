@@ -14,7 +14,7 @@ from stack.inventory import Node
 from tests.stack.failing import error_of
 from tests.stack.sshd import away_from_home, prepared
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from stack.settings import ROOT
 from tests.stack.failing import error_of
 from tests.stack.sshd import Sshd, away_from_home, keypair, running
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.service
 
 # Logs in as an operator does who is asked.
 LOG_IN = """

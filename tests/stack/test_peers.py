@@ -20,7 +20,7 @@ from stack.swarm import Membership
 from tests.stack.failing import error_of
 from tests.stack.sshd import away_from_home, running
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.service
 
 LET_IN = "/run/let-in"
 SYSTEM = System("debian", "13", "Debian GNU/Linux 13 (trixie)", True)

@@ -25,7 +25,7 @@ from stack.settings import ROOT
 from tests.stack.failing import error_of
 from tests.stack.sshd import Sshd, away_from_home, free_port, keypair, prepared, running
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.service
 
 UGLY = "$HOME `id` \"two\"  spaces 'one'\nnext line; * ? [a] \\ Grüße ☃ !1 ~"
 # Holds the lock that it is given until it is killed.

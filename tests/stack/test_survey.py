@@ -17,7 +17,7 @@ from stack.swarm import Membership
 from tests.stack.failing import error_of
 from tests.stack.sshd import Sshd, away_from_home, prepared
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.service
 
 NAMES = ("127.0.0.1", "localhost")
 OS_RELEASE = 'ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n'

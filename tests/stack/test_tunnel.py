@@ -14,7 +14,7 @@ from stack.remote import Gone, RemoteMachine
 from stack.tunnel import Tunnel
 from tests.stack.sshd import Sshd, away_from_home, running
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture(scope="module")
