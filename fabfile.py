@@ -6,7 +6,9 @@ from invoke.collection import Collection
 from stack import bootstrap as bootstrapping
 from stack import cloud_init as preparing
 from stack import destroy as destroying
-from stack import lab, memory, nodes, release, rings, scaling, shell
+from stack import lab, memory, nodes
+from stack import plan as planning
+from stack import release, rings, scaling, shell
 from stack import status as watching
 
 
@@ -20,6 +22,13 @@ def bootstrap(context: Connection, accept_new_host_keys: bool = False) -> None:
 def build(context: Connection) -> None:
     """Build this checkout's images without deploying them."""
     release.build_images()
+
+
+@task(help={"sql": "also print the SQL of the migrations",
+            "exit-code": "exit 2 if a deploy would change anything"})
+def plan(context: Connection, sql: bool = False, exit_code: bool = False) -> None:
+    """Show what a deploy would do, without doing it."""
+    planning.plan(sql, exit_code)
 
 
 @task(help={"probe-budget": "how many requests may fail meanwhile; any number if not given",
@@ -167,7 +176,7 @@ def lab_down(context: Connection) -> None:
 
 
 namespace = Collection(
-    bootstrap, build, deploy, rollback, releases, status, logs, execute, ssh, scale, destroy,
+    bootstrap, build, plan, deploy, rollback, releases, status, logs, execute, ssh, scale, destroy,
     cloud_init,
     Collection("node", node_drain, node_activate, node_remove),
     Collection("lock", lock_status, lock_release),

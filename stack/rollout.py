@@ -35,8 +35,9 @@ def apply(cli: DockerCli, stack: Stack, *, prune: bool) -> None:
     Raises NotArrived if Docker refuses it, or would leave out part of it.
     """
     options = ["--prune"] if prune else []
-    # An image is named by its digest already, or is the machine's own.
-    command = ("deploy", "--compose-file=-", "--resolve-image=never", *cli.authenticated,
+    # With any other choice Docker keeps an image that somebody changed by hand. No registry
+    # knows the machine's own images: the warning about these says nothing new.
+    command = ("deploy", "--compose-file=-", "--resolve-image=always", *cli.authenticated,
                *options, STACK)
     done = cli.stack(*command, stdin=stack.text())
     for _ in range(3):
