@@ -67,7 +67,7 @@ def test_swarm_gets_the_whole_stack(tmp_path: Path, cli: Cli) -> None:
     assert (tmp_path / "stack").read_text() == STACK.text()
     assert (tmp_path / "said").read_text() == (
         "--host unix:///var/run/docker.sock stack deploy --compose-file=- "
-        "--resolve-image=never --prune tally\n")
+        "--resolve-image=always --prune tally\n")
 
 
 def test_nodes_get_the_credentials_for_a_registry(tmp_path: Path, cli: Cli) -> None:
@@ -75,7 +75,7 @@ def test_nodes_get_the_credentials_for_a_registry(tmp_path: Path, cli: Cli) -> N
     rollout.apply(docker, STACK, prune=True)
     assert (tmp_path / "said").read_text() == (
         "--config /etc/tally/docker --host unix:///var/run/docker.sock stack deploy "
-        "--compose-file=- --resolve-image=never --with-registry-auth --prune tally\n")
+        "--compose-file=- --resolve-image=always --with-registry-auth --prune tally\n")
 
 
 def test_a_part_of_the_stack_removes_nothing_else(tmp_path: Path, cli: Cli) -> None:
