@@ -8,7 +8,9 @@ from stack import cloud_init as preparing
 from stack import destroy as destroying
 from stack import lab, memory, nodes
 from stack import plan as planning
-from stack import release, rings, scaling, shell
+from stack import release, rings
+from stack import rollback as rolling_back
+from stack import scaling, shell
 from stack import status as watching
 
 
@@ -42,7 +44,7 @@ def deploy(context: Connection, probe_budget: str = "", json: bool = False) -> N
             "json": "print a report for programs to stdout, and all else to stderr"})
 def rollback(context: Connection, to: str = "", json: bool = False) -> None:
     """Bring the release before this one back, whole."""
-    release.rollback(to, json)
+    rolling_back.rollback(to, json)
 
 
 @task

@@ -7,7 +7,7 @@ import docker
 from invoke.exceptions import Exit
 
 from stack import (
-    changes, console, engine, images, lock, pending, records, release, restarts, schema)
+    changes, console, engine, images, lock, pending, preparation, records, restarts, schema)
 from stack.definition import Stack
 from stack.images import Build
 from stack.records import Record
@@ -59,7 +59,7 @@ def plan(sql: bool = False, exit_code: bool = False) -> None:
     """
     target = Target.reach("./fab plan")
     console.heading("Plan")
-    with release.snapshot_of(target) as snapshot:
+    with preparation.snapshot_of(target) as snapshot:
         current = next(iter(records.history(target.client)), None)
         wanted = look(target, snapshot, current)
     found = compare(target.client, wanted, current)
@@ -73,17 +73,17 @@ def plan(sql: bool = False, exit_code: bool = False) -> None:
 
 def look(target: Target, snapshot: Snapshot, current: Record | None) -> Wanted:
     """Check and read what a deploy would, without building anything."""
-    version, builds = release.prepare(target, snapshot)
+    version, builds = preparation.prepare(target, snapshot)
     missing = {build.name: build for build in target.store.missing(builds.values())}
     # An image that isn't kept yet has no digest.
-    stack = release.render(target, snapshot, {
+    stack = preparation.render(target, snapshot, {
         name: build.tag if name in missing else target.store.reference(build.tag)
         for name, build in builds.items()})
     known = pending.known(records.applied(target.client), current)
-    steps = None if known is None else schema.newer_than(release.revisions(snapshot), known)
+    steps = None if known is None else schema.newer_than(preparation.revisions(snapshot), known)
     return Wanted(version.text, [to_do(target, build) for build in missing.values()],
                   [name for name in builds if name not in missing], stack, steps,
-                  pending.lines(snapshot.files / release.MIGRATIONS, steps or ()))
+                  pending.lines(snapshot.files / preparation.MIGRATIONS, steps or ()))
 
 
 def to_do(target: Target, build: Build) -> str:

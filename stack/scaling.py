@@ -3,7 +3,7 @@
 import re
 import time
 
-from stack import console, engine, lock, records, release
+from stack import console, engine, lock, proof, records, rollback
 from stack.definition import Stack
 from stack.errors import Refused
 from stack.inventory import MOST_REPLICAS
@@ -26,10 +26,10 @@ def scale(choice: str) -> None:
             raise Refused("nothing is deployed here", "./fab deploy")
         console.heading(f"Scale app to {wanted}")
         stack = with_replicas(latest.stack, wanted)
-        if release.is_running(target, latest, stack):
-            release.confirm_unchanged(target, latest)
+        if proof.is_running(target, latest, stack):
+            proof.confirm_unchanged(target, latest)
             return
-        release.bring_in(target, stack, latest, began, held)
+        rollback.bring_in(target, stack, latest, began, held)
 
 
 def read_choice(choice: str) -> int:

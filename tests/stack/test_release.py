@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stack import records, release
+from stack import preparation, proof, records, release
 from stack.definition import Stack
 from stack.errors import UpdateFailed
 from stack.fleet import Fleet, Member
@@ -26,13 +26,13 @@ INTERRUPTED = ("interrupted in the middle of the update: "
     (KeyboardInterrupt(), 130), (SystemExit(143), 143), (SystemExit(129), 129)])
 def test_an_interrupted_update_says_what_it_leaves(
         capsys: pytest.CaptureFixture[str], interruption: BaseException, code: int) -> None:
-    with pytest.raises(SystemExit) as raised, release.telling_if_interrupted():
+    with pytest.raises(SystemExit) as raised, proof.telling_if_interrupted():
         raise interruption
     assert (raised.value.code, capsys.readouterr().out) == (code, INTERRUPTED)
 
 
 def test_an_update_that_failed_was_not_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UpdateFailed), release.telling_if_interrupted():
+    with pytest.raises(UpdateFailed), proof.telling_if_interrupted():
         raise UpdateFailed("the update failed")
     assert capsys.readouterr().out == ""
 
@@ -48,7 +48,7 @@ def test_people_are_told_the_address_of_what_was_deployed(
         address: str) -> None:
     add_command("docker")
     with aiming_at(Engine()) as target:
-        release.say_where(target, published(port))
+        proof.say_where(target, published(port))
     assert capsys.readouterr().out == f"Tally runs at {address}\n"
 
 
@@ -60,7 +60,7 @@ def test_a_swarm_of_an_inventory_is_told_by_its_edge_nodes(
         "Availability": "active", "Labels": {"edge": "true"}}}
     fleet = Fleet([Member(chosen.nodes[0], LocalMachine())], chosen)
     with aiming_at(engine, fleet) as target:
-        release.say_where(target, published(8080))
+        proof.say_where(target, published(8080))
     assert capsys.readouterr().out == "Tally runs at http://127.0.0.1:8080\n"
 
 
@@ -74,13 +74,13 @@ def test_a_deploy_keeps_as_many_tasks_as_the_last_release_had(add_command: AddCo
     with aiming_at(Engine()) as target:
         for record in (deployed(3, at=1.0), deployed(5, at=3.0), deployed(4, at=2.0)):
             records.save(target.client, record)
-        assert release.running_replicas(target) == 5
+        assert preparation.running_replicas(target) == 5
 
 
 def test_a_first_deploy_has_two_tasks(add_command: AddCommand) -> None:
     add_command("docker")
     with aiming_at(Engine()) as target:
-        assert release.running_replicas(target) == DEFAULT_REPLICAS == 2
+        assert preparation.running_replicas(target) == DEFAULT_REPLICAS == 2
 
 
 def test_each_service_is_said_to_be_new_changed_or_as_it_was(

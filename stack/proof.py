@@ -1,0 +1,124 @@
+"""Replace what serves and prove what came of it; give the last release back if that fails."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import NoReturn
+
+import requests
+from docker.errors import DockerException
+
+from stack import console, probe, records, rollout
+from stack.console import step
+from stack.definition import Stack
+from stack.errors import OperatorError, Refused, RestoreFailed, UpdateFailed
+from stack.probe import Report
+from stack.records import Record
+from stack.target import Target
+
+
+def is_running(target: Target, current: Record, stack: Stack) -> bool:
+    """Tell whether Swarm holds exactly this stack, unchanged since it was proven."""
+    return current.content == stack.content \
+        and records.spec_hashes(target.client) == current.specs
+
+
+def confirm_unchanged(target: Target, current: Record) -> None:
+    """Prove that what ran still runs; nothing is touched."""
+    with step("schema"):
+        pass
+    for name in current.stack.services:
+        with step(name):
+            pass
+    try:
+        verdict(target, current.stack, current.version)
+    except rollout.NotArrived as failure:
+        console.block(failure.log)
+        raise Refused(f"nothing is to be changed, but not all is well: {failure.cause}",
+                      "./fab status") from failure
+
+
+def roll_out(target: Target, stack: Stack, wanted: str, budget: float = math.inf) -> Report:
+    """Replace what serves, while the probe looks on as a visitor; return what it met.
+
+    Raises NotArrived also if more requests failed than the budget allows.
+    """
+    with probe.watching(target.edges(), stack.http_port) as watch:
+        replace(target, stack, wanted)
+    met = watch.report()
+    console.fact("probe", asdict(met))
+    with step("probe") as current:
+        current.found(str(met))
+    if met.failures > budget:
+        raise rollout.NotArrived(f"{met.failures} requests failed meanwhile, "
+                                 f"the budget is {budget:.0f}", [])
+    return met
+
+
+def replace(target: Target, stack: Stack, wanted: str) -> None:
+    """Hand the stack to Swarm and see it proven."""
+    with step("update") as current:
+        current.doing("replacing tasks, one at a time")
+        rollout.apply(target.cli, stack, prune=True)
+        rollout.wait(target.client, target.cli, stack, target.settings.deploy_timeout)
+        current.changed("every task is up to date, healthy and stayed so")
+    verdict(target, stack, wanted)
+
+
+def verdict(target: Target, stack: Stack, wanted: str) -> None:
+    """See every task running and the version served to visitors."""
+    with step("verdict") as current:
+        rollout.wait(target.client, target.cli, stack, target.settings.deploy_timeout, held=0)
+        rollout.prove(target.edges, stack.http_port, wanted)
+        current.found(f"{wanted} runs and is served")
+
+
+def give_back(target: Target, failure: rollout.NotArrived, previous: Record | None) -> NoReturn:
+    """Restore the whole previous release and end with the update's failure."""
+    console.block(failure.log)
+    if previous is None:
+        raise RestoreFailed(f"the update failed: {failure.cause}; there is no earlier release to "
+                            "go back to", "mend it, then ./fab deploy") from failure
+    console.heading(f"Restore {previous.version}, as the update failed: {failure.cause}")
+    try:
+        check_restorable(target, previous)
+        roll_out(target, previous.stack, previous.version)
+    except (OperatorError, DockerException, requests.RequestException) as error:
+        raise RestoreFailed(f"the update failed ({failure.cause}) and so did restoring "
+                            f"{previous.version} ({error})",
+                            "docker stack ps tally --no-trunc, then ./fab rollback") from failure
+    raise UpdateFailed(f"the update failed: {failure.cause}; {previous.version} is restored and "
+                       "proven", "mend it, then ./fab deploy") from failure
+
+
+def check_restorable(target: Target, release: Record) -> None:
+    """Refuse to go back to a release of which an image or a secret is gone."""
+    for service in release.stack.services.values():
+        ours = service["image"].startswith(f"{target.store.prefix}/")
+        if ours and not target.store.has(service["image"]):
+            raise Refused(f"the image {service['image']} of {release.version} is gone",
+                          f"git checkout {release.commit[:12]} && ./fab deploy")
+    known = {secret.name for secret in target.client.secrets.list()}
+    for secret in release.stack.content["secrets"].values():
+        if secret["name"] not in known:
+            raise Refused(f"the secret {secret['name']} of {release.version} is gone",
+                          f"git checkout {release.commit[:12]} && ./fab deploy")
+
+
+@contextmanager
+def telling_if_interrupted() -> Iterator[None]:
+    """Say what an interruption leaves: Swarm goes on with what it was told."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as interruption:
+        console.say("interrupted in the middle of the update: "
+                    "./fab deploy completes it, ./fab rollback undoes it")
+        raise interruption if isinstance(interruption, SystemExit) else SystemExit(130)
+
+
+def say_where(target: Target, stack: Stack) -> None:
+    """Print the addresses that people open."""
+    port = "" if stack.http_port == 80 else f":{stack.http_port}"
+    hosts = ["localhost"] if target.fleet.local else target.edges()
+    console.say(f"Tally runs at {' '.join(f'http://{host}{port}' for host in hosts)}")

@@ -1,0 +1,55 @@
+"""Bring a release back that was proven before, whole."""
+
+import time
+
+from stack import compatibility, console, engine, lock, preparation, proof, records, report, rollout
+from stack.definition import Stack
+from stack.errors import Refused
+from stack.lock import Lock
+from stack.records import Record
+from stack.target import Target
+
+
+def rollback(to: str = "", as_json: bool = False) -> None:
+    """Bring the release before this one back, whole, or the one of the version `to`."""
+    with report.printed("rollback", as_json):
+        _rollback(to)
+
+
+@engine.in_one_line
+def _rollback(to: str) -> None:
+    target = Target.reach("./fab rollback")
+    with lock.hold(target.client) as held:
+        began, history = time.time(), records.history(target.client)
+        earlier = records.named(history, to) if to else \
+            records.to_restore(history, records.spec_hashes(target.client))
+        if earlier is None:
+            raise Refused(f"no release {to} is remembered" if to else
+                          "there is no earlier release to go back to", "./fab releases")
+        console.fact("version", earlier.version)
+        console.fact("commit", earlier.commit)
+        console.fact("previous", history[0].version)
+        proof.check_restorable(target, earlier)
+        ahead = compatibility.check_rollback(earlier, records.applied(target.client))
+        console.heading(f"Roll back to {earlier.version}")
+        if ahead:
+            console.say(f"  note           the schema stays {len(ahead)} steps ahead of it, at "
+                        f"{ahead[-1].id}; none of them is marked as breaking older code")
+        bring_in(target, earlier.stack, earlier, began, held)
+
+
+def bring_in(target: Target, stack: Stack, release: Record, began: float, held: Lock) -> None:
+    """Roll out what was built before, and record it; give the last release back if that fails."""
+    last = records.history(target.client)[0]
+    preparation.check_placement(target, stack, migrates=False)
+    with proof.telling_if_interrupted():
+        try:
+            met = proof.roll_out(target, stack, release.version)
+        except rollout.NotArrived as failure:
+            held.require()
+            proof.give_back(target, failure, last)
+    held.require()
+    records.save(target.client, records.make(
+        target.client, version=release.version, commit=release.commit, who=lock.whoami(),
+        began=began, stack=stack, probe=met, schema=release.schema))
+    proof.say_where(target, stack)
