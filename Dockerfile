@@ -42,7 +42,7 @@ USER 10001:10001
 EXPOSE 8000
 # The server's exit is the container's: no shell stands between Docker and it.
 CMD ["./serve"]
-HEALTHCHECK --interval=2s --timeout=3s --start-period=60s --retries=3 CMD ["./probe"]
+HEALTHCHECK --interval=2s --timeout=10s --start-period=60s --retries=3 CMD ["./probe"]
 # Last, because they differ in every build.
 ARG VERSION
 ARG COMMIT

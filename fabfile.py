@@ -135,6 +135,12 @@ def test_lab(context: Connection) -> None:
     rings.run(rings.LAB)
 
 
+@task(name="vm")
+def test_vm(context: Connection) -> None:
+    """Do the main job on a virtual machine with Debian's own kernel; takes long."""
+    rings.run(rings.VM)
+
+
 @task
 def releases(context: Connection) -> None:
     """List the releases that a rollback can choose from, the newest first."""
@@ -183,4 +189,4 @@ namespace = Collection(
     Collection("node", node_drain, node_activate, node_remove),
     Collection("lock", lock_status, lock_release),
     Collection("lab", lab_up, lab_ssh, lab_down),
-    Collection("test", test_all, test_style, test_unit, test_service, test_lab))
+    Collection("test", test_all, test_style, test_unit, test_service, test_lab, test_vm))

@@ -1,4 +1,4 @@
-"""Run the tests, ring by ring: style, unit, service, lab."""
+"""Run the tests, ring by ring: style, unit, service, lab; and vm, which takes long."""
 
 import os
 import signal
@@ -16,11 +16,15 @@ from stack.settings import ROOT
 
 @dataclass(frozen=True)
 class Ring:
-    """A ring's folders, in the order they run, and the Debian packages that it needs."""
+    """A ring's folders, in the order they run, and the Debian packages that it needs.
+
+    `options` are pytest's own.
+    """
 
     marker: str
     folders: tuple[str, ...]
     packages: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 STYLE = Ring("style", ("tests/files",))
@@ -31,6 +35,10 @@ LAB = Ring("lab", ("tests/lab", "tests/e2e"), (
     "systemd-container", "mmdebstrap", "debian-archive-keyring", "iproute2", "iptables",
     "openssh-client", "git"))
 EVERY = (STYLE, UNIT, SERVICE, LAB)
+# Not one of them: it emulates a CPU, and that takes long. So it says what it is doing meanwhile.
+VM = Ring("vm", ("tests/vm",), (*LAB.packages, "qemu-system-x86"), (
+    "--log-cli-level=INFO", "--log-cli-format=%(asctime)s  %(message)s",
+    "--log-cli-date-format=%H:%M:%S"))
 
 
 def run(*rings: Ring) -> None:
@@ -40,11 +48,13 @@ def run(*rings: Ring) -> None:
     install_packages(*rings)
     markers = " or ".join(ring.marker for ring in rings)
     folders = list(dict.fromkeys(folder for ring in rings for folder in ring.folders))
+    options = [option for ring in rings for option in ring.options]
     sys.stdout.flush()
     # A runner that isn't root has to be able to clean its checkout.
     clean = {"PYTHONDONTWRITEBYTECODE": "1", "MYPY_CACHE_DIR": os.devnull}
     code = run_to_its_end(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", markers, *folders],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", markers, *options,
+         *folders],
         {**os.environ, **(clean if os.geteuid() == 0 else {})})
     if code:
         raise Exit(code=code)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.lab import host
@@ -45,39 +45,43 @@ def cache_directory() -> Path:
     return Path(os.environ.get("TALLY_LAB_CACHE", "/var/cache/tally-lab"))
 
 
-def rootfs() -> Path:
+def rootfs(include: Sequence[str] = INCLUDE) -> Path:
     """Return the root file system's directory, building it first if this recipe is new.
 
     A build takes about 45 s. Machines use the result as a read-only layer and never change it.
     """
-    wanted = cache_directory() / f"rootfs-{_recipe_hash()}"
+    wanted = cache_directory() / f"rootfs-{_recipe_hash(include)}"
     wanted.parent.mkdir(parents=True, exist_ok=True)
     with _exclusive(wanted.parent / "rootfs.lock"):
         if not wanted.exists():
-            _build(wanted)
+            _build(wanted, include)
     return wanted
 
 
-def _recipe_hash() -> str:
-    recipe = json.dumps([SUITE, INCLUDE, REMOVE])
+def _recipe_hash(include: Sequence[str]) -> str:
+    recipe = json.dumps([SUITE, list(include), REMOVE])
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
-def _build(wanted: Path) -> None:
+def _build(wanted: Path, include: Sequence[str]) -> None:
     partial = wanted.with_name("rootfs.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    bootstrap(partial, f"--include={','.join(include)}")
+    for pattern in REMOVE:
+        for path in partial.glob(pattern):
+            path.unlink()
+    partial.rename(wanted)
+
+
+def bootstrap(target: Path, *options: str) -> None:
+    """Unpack and configure the smallest Debian in a directory, with mmdebstrap's options."""
     # Own mount and process namespaces: if we are killed, so are apt and dpkg, and the mounts
     # that they made inside the half-built tree go with them.
     host.call([
         "setpriv", "--pdeathsig", "KILL",
         "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child",
-        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(INCLUDE)}",
-        SUITE, partial,
+        "mmdebstrap", "--quiet", "--variant=minbase", *options, SUITE, target,
     ])
-    for pattern in REMOVE:
-        for path in partial.glob(pattern):
-            path.unlink()
-    partial.rename(wanted)
 
 
 @contextlib.contextmanager

@@ -65,6 +65,16 @@ def test_a_ring_without_a_test_fails_too() -> None:
     assert raised.value.code == 5
 
 
+def test_a_ring_hands_its_options_to_pytest(project: Path) -> None:
+    without = "--deselect=one/test_one_quick.py::test_one"
+    rings.run(Ring("quick", ("one", "two"), options=(without,)))
+    assert (project / "ran").read_text().splitlines() == ["two quick"]
+
+
+def test_the_slow_ring_runs_only_when_it_is_asked_for() -> None:
+    assert rings.VM not in rings.EVERY
+
+
 def test_root_leaves_nothing_in_the_checkout_that_its_owner_cant_remove(
         project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -1,0 +1,1 @@
+"""Try the main job on a virtual machine that has a Debian kernel of its own."""

@@ -1,0 +1,78 @@
+"""Use a virtual machine as its operator does: over SSH, and by what its console says."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+from tests.lab import host
+from tests.lab.errors import LabError
+from tests.lab.power import Power
+from tests.lab.ssh import Connection, Keys, Result, checked
+from tests.vm.hardware import VirtualHardware
+
+USER = "deploy"
+# With the project's user-data, which installs Docker, it takes about 200 s on two cores.
+BOOT_TIMEOUT = 900.0
+# cloud-init tells them where only those who own the machine can read it.
+HOST_KEYS = re.compile(r"BEGIN SSH HOST KEY KEYS-+\s+(.*?)\s+-+END SSH HOST KEY KEYS", re.DOTALL)
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class VirtualMachine:
+    """Stand for a machine that only its operator can log in to."""
+
+    def __init__(self, hardware: VirtualHardware, address: str, keys: Keys) -> None:
+        self.name = hardware.name
+        self.address = address
+        self.ssh = Connection(address, keys)
+        self._hardware = hardware
+        self._keys = keys
+        self._power = Power(hardware)
+
+    def run(self, command: str | Sequence[str], *, check: bool = True,
+            timeout: float | None = 600, env: Mapping[str, str] | None = None) -> Result:
+        """Run a shell line or an argument list as the operator; raise CommandFailed if it fails."""
+        result = self.ssh.run(command, USER, timeout, env or {})
+        return checked(command, result) if check else result
+
+    def boot(self) -> None:
+        """Switch the machine on for the first time and wait until cloud-init is done."""
+        self._power.switch_on()
+        self._pin_host_keys(self._wait_for_host_keys(time.monotonic() + BOOT_TIMEOUT))
+        status = self.run("cloud-init status --wait --long", check=False)
+        if status.code != 0:
+            raise LabError(f"cloud-init on {self.name}: {status.stdout}{status.stderr}")
+
+    def reboot(self) -> None:
+        """Reboot in order and return as soon as SSH answers again."""
+        before = self.run(["cat", BOOT_ID]).stdout.strip()
+        self.run("sudo systemctl reboot", check=False)
+        self.ssh.close()
+        another = self.ssh.argv(USER, f"test $(cat {BOOT_ID}) != {before}")
+        host.wait_until(lambda: host.succeeds(another), BOOT_TIMEOUT, f"{self.name}: reboot")
+
+    def lose_power(self) -> None:
+        """End the machine in the middle of whatever it is doing."""
+        self._power.cut()
+        self.ssh.close()
+        self._power.wait_off(timeout=30)
+
+    def _wait_for_host_keys(self, deadline: float) -> list[str]:
+        """Read the console until the host keys are on it, which is when cloud-init ends."""
+        while not (found := HOST_KEYS.search(self._console())):
+            if self._power.is_off() or time.monotonic() > deadline:
+                raise LabError(f"{self.name} didn't boot; its console ends with: "
+                               f"{self._console()[-2000:]}")
+            time.sleep(1)
+        return found[1].splitlines()
+
+    def _console(self) -> str:
+        console = self._hardware.console
+        return console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
+
+    def _pin_host_keys(self, keys: Sequence[str]) -> None:
+        """Let SSH know the machine, so that it never trusts at first sight."""
+        with self._keys.known_hosts.open("a", encoding="ascii") as known:
+            known.writelines(" ".join([self.address, *key.split()[:2]]) + "\n" for key in keys)
