@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TypeVar
 
 import docker
+import requests
+from docker.errors import DockerException
 from paramiko import Channel
 
 from stack import console, engine, inventory, settings
@@ -80,8 +82,11 @@ class Fleet:
     def each(self, name: str, work: Callable[[Member, Step], R],
              members: Sequence[Member] | None = None) -> list[R]:
         """Do a step on all machines side by side, or on some of them."""
+        def named(member: Member, current: Step) -> R:
+            with naming(member.machine, name):
+                return work(member, current)
         try:
-            return console.together(name, self.members if members is None else members, work)
+            return console.together(name, self.members if members is None else members, named)
         except KeyboardInterrupt:
             # Ends what still runs, so that nothing waits for it.
             self.close()
@@ -92,6 +97,17 @@ class Fleet:
         for member in self.members:
             if isinstance(member.machine, RemoteMachine):
                 member.machine.close()
+
+
+@contextmanager
+def naming(machine: Machine, what: str) -> Iterator[None]:
+    """Say which machine went away, where the SDK only sees a connection that ended."""
+    try:
+        yield
+    except (DockerException, requests.RequestException) as error:
+        if isinstance(machine, RemoteMachine) and not machine.alive:
+            raise machine.gone(what) from error
+        raise
 
 
 def reach(*, accept: bool = False, partly: bool = False, patience: float = 0) -> Fleet:

@@ -237,16 +237,17 @@ class RemoteMachine(Machine):
         try:
             channel.exec_command(self._as_root(line))
         except (SSHException, OSError) as error:
-            raise self._gone(what) from error
+            raise self.gone(what) from error
         return channel
 
     def _code(self, channel: Channel, command: Sequence[str]) -> int:
         code = int(channel.recv_exit_status())
         if code < 0:
-            raise self._gone(command[0])
+            raise self.gone(command[0])
         return code
 
-    def _gone(self, what: str) -> Gone:
+    def gone(self, what: str) -> Gone:
+        """End the connection and return the error for it."""
         self._connection.close()
         return Gone(f"{self.name} went away in the middle of {what}",
                     "when it is back, the same command again")
@@ -255,7 +256,7 @@ class RemoteMachine(Machine):
         deadline = time.monotonic() + PATIENCE
         while True:
             if not self.alive:
-                raise self._gone(what)
+                raise self.gone(what)
             try:
                 with self._opening_session:
                     channel: Channel = self._connection.transport.open_session(
@@ -267,7 +268,7 @@ class RemoteMachine(Machine):
                                   "see MaxSessions in its sshd_config(5)") from error
                 time.sleep(0.2)
             except (SSHException, OSError, EOFError) as error:
-                raise self._gone(what) from error
+                raise self.gone(what) from error
 
     def _as_root(self, line: str) -> str:
         # A shell that stays tells of a signal by its code; without one, sshd would tell none.
