@@ -70,10 +70,17 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """How long a command took, and after how many seconds it printed each line."""
+    """How long a command took, and after how many seconds it printed each line.
+
+    `load` is the computer's when it began: what else went on.
+    """
 
     seconds: float
+    load: float
     lines: tuple[tuple[float, str], ...]
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} (load {self.load:.1f})"
 
     @property
     def text(self) -> str:
@@ -87,7 +94,7 @@ class Run:
         raise Failed(f"./fab bootstrap has no step {step!r} any more:\n{self.text}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contestant:
     """One of the two, with its command and the proof that a run changed nothing."""
 
@@ -99,8 +106,7 @@ class Contestant:
 
     def run(self) -> Run:
         """Run the command to its end and time it; raises Failed, with what it said."""
-        begun = time.monotonic()
-        lines = []
+        load, begun = os.getloadavg()[0], time.monotonic()
         with subprocess.Popen(self.command, env={**os.environ, **self.env}, cwd=ROOT, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT) as process:
@@ -110,7 +116,7 @@ class Contestant:
             except BaseException:
                 process.terminate()
                 raise
-        done = Run(time.monotonic() - begun, tuple(lines))
+        done = Run(time.monotonic() - begun, load, tuple(lines))
         if process.returncode != 0:
             raise Failed(f"{self.name} ended with {process.returncode}:\n{done.text}")
         return done
@@ -146,6 +152,8 @@ def main() -> None:
             ratio = compare(lab, Path(folder), given)
     except (Failed, LabError) as error:
         sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit("bench: interrupted; the machines are gone")
     if ratio < REQUIRED:
         sys.exit(f"bench: ./fab bootstrap should be {REQUIRED:g} times as fast when nothing "
                  f"changes, and is {ratio:.1f}")
@@ -177,7 +185,7 @@ def compare(lab: Lab, folder: Path, given: argparse.Namespace) -> float:
         calm.wait()
         print(surroundings(machines[0]), flush=True)
         compare_fresh(ours, theirs)
-        return compare_unchanged(ours, theirs, given.rounds)
+        return compare_unchanged(ours, theirs, given.rounds, calm)
 
 
 def with_modules(user_data: str) -> str:
@@ -283,11 +291,10 @@ def compare_fresh(ours: Contestant, theirs: Contestant) -> None:
     if len(made) > 1:
         raise Failed("they haven't made the same:\n" + "\n".join(made))
     our_seconds = our_run.until(LAST_COMMON)
-    print(f"\nThree fresh machines become one Swarm, with labels and secrets ({loads()}):")
-    print(f"  {theirs.name:<18} {their_run.seconds:6.1f} s  the whole playbook")
+    print("\nThree fresh machines become one Swarm, with labels and secrets:")
+    print(f"  {theirs.name:<18} {their_run.seconds:6.1f} s  the whole playbook: {their_run}")
     print(f"  {ours.name:<18} {our_seconds:6.1f} s  until its line {LAST_COMMON!r}; with what the "
-          f"playbook doesn't do,\n{'':<30}the base image, the volume and the registry, "
-          f"{our_run.seconds:.1f} s")
+          f"playbook doesn't do,\n{'':<30}the base image, the volume and the registry: {our_run}")
     print(f"  {'ratio':<18} {their_run.seconds / our_seconds:6.1f}", flush=True)
 
 
@@ -296,19 +303,23 @@ def made_by(one: Contestant) -> str:
     return one.machines[0].console(["bash", "-euo", "pipefail", "-c", MADE]).stdout
 
 
-def compare_unchanged(ours: Contestant, theirs: Contestant, rounds: int) -> float:
+def compare_unchanged(ours: Contestant, theirs: Contestant, rounds: int, calm: Calm) -> float:
     """Let both find nothing to do, in turn; print the times and return the ratio."""
-    their_times, our_times = [], []
+    runs: dict[Contestant, list[Run]] = {theirs: [], ours: []}
     for _ in range(rounds):
-        their_times.append(theirs.run_unchanged().seconds)
-        our_times.append(ours.run_unchanged().seconds)
-    ratio = statistics.median(their_times) / statistics.median(our_times)
-    print(f"\nA whole run that changes nothing ({loads()}):")
-    for one, times in ((theirs, their_times), (ours, our_times)):
-        listed = "  ".join(f"{seconds:.1f}" for seconds in times)
-        print(f"  {one.name:<18} {statistics.median(times):6.1f} s  median of {listed}")
+        calm.wait()
+        for one, done in runs.items():
+            done.append(one.run_unchanged())
+    print("\nA whole run that changes nothing:")
+    for one, done in runs.items():
+        print(f"  {one.name:<18} {median(done):6.1f} s  median of {', '.join(map(str, done))}")
+    ratio = median(runs[theirs]) / median(runs[ours])
     print(f"  {'ratio':<18} {ratio:6.1f}    at least {REQUIRED:g} is required", flush=True)
     return ratio
+
+
+def median(runs: Sequence[Run]) -> float:
+    return statistics.median(run.seconds for run in runs)
 
 
 if __name__ == "__main__":

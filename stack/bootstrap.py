@@ -6,7 +6,7 @@ from stack import (
     console, engine, fleet, groups, images, install, joining, lock, peers, records, store,
     survey, swarm)
 from stack.console import Step, step
-from stack.errors import Refused, raise_all
+from stack.errors import Refused
 from stack.fleet import Fleet, Member
 from stack.joining import Parts
 from stack.privilege import require_root
@@ -70,7 +70,6 @@ def ensure_swarm(machines: Fleet, parts: Parts) -> docker.DockerClient:
             current.changed(f"{base.name} now listens at {base.private} for others")
     client = base.client
     if machines.several:
-        raise_all(joining.strangers(client, parts))
         join_all(machines, client, parts)
     ensure_roles(machines, client)
     return client

@@ -37,7 +37,10 @@ def look(fleet: Fleet, settings: Settings) -> list[Look]:
         return looks
     raise_all([Refused(line) for line in
                clock.complaints({look.name: look.offset for look in looks})])
-    raise_all(joining.complaints({look.member: look.membership for look in looks}))
+    parts = {look.member: look.membership for look in looks}
+    raise_all(joining.complaints(parts))
+    if base := joining.first_manager(parts):
+        raise_all(joining.strangers(base.client, parts))
     return looks
 
 

@@ -1,0 +1,183 @@
+"""What becomes of the site when nodes come, rest, go and die."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e import crowd
+from tests.e2e.cluster import entry
+from tests.e2e.laptop import Laptop
+from tests.e2e.site import Site, lines
+from tests.lab import Lab, Machine, Result
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+NODES = "docker node ls --format '{{.Hostname}} {{.Status}} {{.Availability}} {{.ManagerStatus}}'"
+PLACES = "docker service ps tally_app --filter desired-state=running --format {{.Node}}"
+
+
+@pytest.fixture(scope="module")
+def five(laptop: Laptop, swarm: list[Machine], spare: list[Machine]) -> Iterator[list[Machine]]:
+    """Three managers and two workers, of which one has to be left at the end."""
+    laptop.choose([*(entry(machine) for machine in swarm),
+                   *(entry(machine, "worker") for machine in spare)])
+    well(laptop.fab("bootstrap --accept-new-host-keys"))
+    yield [*swarm, *spare]
+    laptop.choose([entry(machine) for machine in swarm])
+
+
+@pytest.fixture
+def edges(laptop: Laptop, five: list[Machine]) -> list[Site]:
+    """The site as visitors find it on the managers."""
+    return [Site(machine.address, laptop.shell) for machine in five[:3]]
+
+
+@pytest.fixture(scope="module")
+def strangers(lab: Lab) -> Iterator[list[str]]:
+    """Client addresses from which nobody has come yet, five at a time."""
+    addresses = iter(lab.client_addresses[100:])
+    return iter(lambda: [next(addresses) for _ in range(5)], [])
+
+
+def well(done: Result) -> str:
+    assert done.code == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def places(machine: Machine) -> list[str]:
+    """Return the node of each of the application's tasks."""
+    return sorted(machine.console(PLACES).stdout.split())
+
+
+def test_scaled_out_every_node_has_a_task_and_nobody_is_turned_away(
+        laptop: Laptop, five: list[Machine], edges: list[Site],
+        strangers: Iterator[list[str]]) -> None:
+    with crowd.crowd(edges, next(strangers)) as visitors:
+        well(laptop.fab("scale app=5"))
+
+    crowd.check(visitors, least=200)
+    assert places(five[0]) == sorted(machine.name for machine in five)
+
+
+def test_a_deploy_keeps_what_was_scaled_and_then_there_is_nothing_to_do(
+        laptop: Laptop, five: list[Machine]) -> None:
+    well(laptop.fab("deploy"))
+
+    assert len(places(five[0])) == 5
+    began = time.monotonic()
+    assert "nothing to do" in well(laptop.fab("plan --exit-code"))
+    assert time.monotonic() - began < 6
+
+
+def test_what_somebody_changed_by_hand_is_shown_by_plan(
+        laptop: Laptop, five: list[Machine]) -> None:
+    five[0].console("docker service scale --detach tally_app=4")
+
+    shown = laptop.fab("plan --exit-code")
+    assert shown.code == 2, shown.stdout + shown.stderr
+    assert "by hand" in shown.stdout and "5" in shown.stdout and "4" in shown.stdout
+
+    well(laptop.fab("deploy"))
+    assert len(places(five[0])) == 5
+
+
+def test_a_drained_node_has_no_tasks_and_nobody_noticed(
+        laptop: Laptop, five: list[Machine], edges: list[Site],
+        strangers: Iterator[list[str]]) -> None:
+    anna, dora = five[0], five[3]
+    assert dora.name in places(anna)
+
+    with crowd.crowd(edges, next(strangers)) as visitors:
+        well(laptop.fab(f"node.drain {dora.address}"))
+
+    crowd.check(visitors, least=200)
+    assert dora.name not in places(anna) and len(places(anna)) == 5
+    assert dora.console("docker ps --quiet").stdout == ""
+    assert "nothing to do" in well(laptop.fab("plan --exit-code"))
+    well(laptop.fab(f"node.activate {dora.address}"))
+    assert f"{dora.name} Ready Active" in anna.console(NODES).stdout
+
+
+def test_a_removed_node_leaves_no_trace(
+        laptop: Laptop, five: list[Machine], edges: list[Site],
+        strangers: Iterator[list[str]]) -> None:
+    anna, emma = five[0], five[4]
+
+    with crowd.crowd(edges, next(strangers)) as visitors:
+        well(laptop.fab(f"node.remove {emma.address}"))
+
+    crowd.check(visitors, least=200)
+    assert emma.name not in anna.console(NODES).stdout
+    assert emma.console("docker info --format {{.Swarm.LocalNodeState}}").stdout == "inactive\n"
+    for machine in five[:4]:
+        assert emma.address not in machine.console("cat /etc/tally/peers").stdout
+    laptop.choose([*(entry(machine) for machine in five[:3]), entry(five[3], "worker")])
+    well(laptop.fab("status"))
+
+
+@pytest.mark.parametrize("command", ["node.drain", "node.remove"])
+def test_the_node_with_the_data_stays(
+        laptop: Laptop, five: list[Machine], command: str) -> None:
+    done = laptop.fab(f"{command} {five[0].address}")
+
+    assert done.code == 1
+    assert lines(done)[-1].startswith(f"{five[0].name} holds the database, which can't move: ")
+    assert f"{five[0].name} Ready Active" in five[0].console(NODES).stdout
+
+
+def test_a_command_finds_the_container_and_the_machine(
+        laptop: Laptop, five: list[Machine]) -> None:
+    assert "postgres" in well(laptop.fab("exec postgres -- cat /proc/1/comm"))
+    assert well(laptop.fab(f"ssh {five[1].address} -- hostname")) == f"{five[1].name}\n"
+    assert "database system is ready" in well(laptop.fab("logs postgres"))
+
+
+def test_without_its_leader_the_swarm_goes_on(
+        laptop: Laptop, five: list[Machine], edges: list[Site],
+        strangers: Iterator[list[str]]) -> None:
+    anna = five[0]
+    leader = next(machine for machine in five[:3] if machine is elsewhere_led(five))
+    others = [site for site in edges if site.address != leader.address]
+    leader.lose_power()
+    try:
+        said = laptop.fab("status")
+        assert said.code == 1 and f"{leader.address}: no " in said.stderr
+        (laptop.folder / "app/templates/base.html").write_text(
+            (laptop.folder / "app/templates/base.html").read_text().replace(
+                "</main>", "<p>Without a leader</p></main>"))
+        deployed = well(laptop.fab("deploy"))
+        assert f"missing        {leader.address}: " in deployed
+        with crowd.crowd(others, next(strangers)) as visitors:
+            time.sleep(5)
+        crowd.check(visitors, least=100)
+        assert "Without a leader" in others[0].ask("/").text
+        assert len(places(anna)) == 5
+        refused = laptop.fab(f"node.remove {third(five, leader).address}")
+        assert refused.code == 1 and "a majority has to be left" in refused.stderr
+    finally:
+        leader.boot()
+    deadline = time.monotonic() + 60
+    while (done := laptop.fab("status")).code != 0 and time.monotonic() < deadline:
+        time.sleep(1)
+    well(done)
+
+
+def elsewhere_led(five: list[Machine]) -> Machine:
+    """Return the leader, after making it another than the machine with the data."""
+    anna = five[0]
+    for _ in range(5):
+        led = next(line.split()[0] for line in anna.console(NODES).stdout.splitlines()
+                   if "Leader" in line)
+        if led != anna.name:
+            return next(machine for machine in five if machine.name == led)
+        five[1].console(f"docker node demote {anna.name}")
+        time.sleep(3)
+        five[1].console(f"docker node promote {anna.name}")
+        time.sleep(3)
+    raise AssertionError(f"{anna.name} leads for ever")
+
+
+def third(five: list[Machine], leader: Machine) -> Machine:
+    """Return the manager that neither has the data nor leads."""
+    return next(machine for machine in five[1:3] if machine is not leader)
