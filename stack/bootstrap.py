@@ -1,5 +1,7 @@
 """Make machines ready to deploy on: Docker, one Swarm of them, secrets, images for all."""
 
+from collections.abc import Sequence
+
 import docker
 
 from stack import (
@@ -33,13 +35,28 @@ def bootstrap(accept_new_host_keys: bool = False) -> None:
 def converge(machines: Fleet, settings: Settings) -> None:
     """Look first, then install, join and make what is missing; safe to run at any time."""
     looks = survey.look(machines, settings)
+    parts = {look.member: look.membership for look in looks}
+    base = joining.first_manager(parts)
+    if base is None:
+        change(machines, looks, None)
+        client = machines.managers[0].client
+        with lock.hold(client):
+            prepare(machines, client)
+        return
+    # A deploy that is under way is not to lose a node or a label.
+    with lock.hold(base.client):
+        check_pinned(machines, base.client)
+        client = change(machines, looks, base)
+        prepare(machines, client)
+
+
+def change(machines: Fleet, looks: Sequence[Look], base: Member | None) -> docker.DockerClient:
+    """Open the firewalls, install Docker, make one Swarm; return a client of it."""
     if not machines.local:
         peers.introduce(machines, looks)
     machines.each("docker", lambda member, current: ensure_docker(
         next(look for look in looks if look.member is member), current))
-    client = ensure_swarm(machines, {look.member: look.membership for look in looks})
-    with lock.hold(client):
-        prepare(machines, client)
+    return ensure_swarm(machines, {look.member: look.membership for look in looks}, base)
 
 
 def ensure_docker(look: Look, current: Step) -> None:
@@ -57,9 +74,8 @@ def ensure_docker(look: Look, current: Step) -> None:
         current.changed(f"{' and '.join(done)}, version {version}")
 
 
-def ensure_swarm(machines: Fleet, parts: Parts) -> docker.DockerClient:
+def ensure_swarm(machines: Fleet, parts: Parts, base: Member | None) -> docker.DockerClient:
     """Make one Swarm of the machines, whatever there is of it; return a client of it."""
-    base = joining.first_manager(parts)
     with step("swarm") as current:
         if base is None:
             base = machines.managers[0]
@@ -68,19 +84,18 @@ def ensure_swarm(machines: Fleet, parts: Parts) -> docker.DockerClient:
         elif machines.several and parts[base].address == swarm.LOOPBACK:
             joining.move(base)
             current.changed(f"{base.name} now listens at {base.private} for others")
-    client = base.client
     if machines.several:
-        join_all(machines, client, parts)
-    ensure_roles(machines, client)
-    return client
+        join_all(machines, base.client)
+    return ensure_roles(machines, base.client)
 
 
-def join_all(machines: Fleet, client: docker.DockerClient, parts: Parts) -> None:
+def join_all(machines: Fleet, client: docker.DockerClient) -> None:
     """Let every machine join that isn't a node yet: managers in turn, then the workers."""
     nodes = {node.id for node in client.nodes.list()}
     new = [member for member in machines.members
            if swarm.membership(member.client).node_id not in nodes]
-    managers = [member.private for member in machines.managers if member not in new]
+    managers = [str(node.attrs["Status"]["Addr"]) for node in client.nodes.list()
+                if "ManagerStatus" in node.attrs]
 
     def join(member: Member, current: Step) -> None:
         joining.join(client, member, managers)
@@ -103,18 +118,20 @@ def node_ids(machines: Fleet) -> dict[Member, str]:
             for member in machines.members}
 
 
-def ensure_roles(machines: Fleet, client: docker.DockerClient) -> None:
-    """Give every node its role and its labels, and wait until all are ready."""
+def ensure_roles(machines: Fleet, client: docker.DockerClient) -> docker.DockerClient:
+    """Give every node its role and its labels; return a client of one that stays a manager."""
     ids = node_ids(machines)
     joining.wait_ready(client, ids.values())
     with step("roles") as current:
         # Promotions first: a majority has to be left at any time.
-        ordered = sorted(ids, key=lambda member: member.node.role != "manager")
-        if changed := [f"{member.name} is now a {member.node.role}" for member in ordered
-                       if joining.give_role(client, ids[member], member.node.role)]:
+        changed = [f"{member.name} is now a manager" for member in machines.managers
+                   if joining.promote(client, ids[member])]
+        client = machines.managers[0].client
+        changed += [f"{member.name} is now a worker" for member in machines.members
+                    if member.node.role == "worker" and joining.demote(client, ids[member])]
+        if changed:
             current.changed(", ".join(changed))
     with step("labels") as current:
-        check_pinned(machines, client, ids)
         if changed := [f"{member.name}: {' and '.join(labels)}" for member in ids
                        if (labels := joining.give_labels(client, ids[member],
                                                          member.node.labels))]:
@@ -123,20 +140,22 @@ def ensure_roles(machines: Fleet, client: docker.DockerClient) -> None:
         if node.id not in ids.values():
             console.say(f"  note           {node.attrs['Description']['Hostname']} is a node, but "
                         f"not in the inventory: ./fab node.remove {str(node.id)[:12]}")
+    return client
 
 
-def check_pinned(machines: Fleet, client: docker.DockerClient, ids: dict[Member, str]) -> None:
+def check_pinned(machines: Fleet, client: docker.DockerClient) -> None:
     """Refuse to place Postgres or the registry elsewhere than where their volumes are."""
     for label in ("postgres", "registry"):
-        holders = [node for node in client.nodes.list()
-                   if (node.attrs["Spec"].get("Labels") or {}).get(label) == "true"]
-        wanted = next((ids[member] for member in ids
-                       if member.node.labels.get(label) == "true"), None)
-        for node in holders:
-            if wanted and node.id != wanted:
+        wanted = fleet.holder(machines, label)
+        for node in client.nodes.list():
+            held = (node.attrs["Spec"].get("Labels") or {}).get(label) == "true"
+            address = node.attrs["Status"].get("Addr")
+            if held and wanted and address not in {wanted.private, swarm.LOOPBACK}:
                 name = node.attrs["Description"]["Hostname"]
-                raise Refused(f"{label}'s volume is on {name}, not where the inventory has it",
-                              f'give that node the label {label}: "true" in the inventory')
+                raise Refused(
+                    f"{label}'s volume is on {name}, not where the inventory has it",
+                    f'give {name} the label {label}: "true" in the inventory; or, if its volume '
+                    f"is lost, begin anew: docker node update --label-rm {label} {node.id}")
 
 
 def prepare(machines: Fleet, client: docker.DockerClient) -> None:

@@ -17,6 +17,10 @@ SECTIONS = ("services", "networks", "secrets")
 JOB = "x-migrate"
 
 
+# The one service of which there may be any number of tasks.
+SCALABLE = "app"
+
+
 @dataclass(frozen=True)
 class Stack:
     """A whole stack as the Compose file format has it, every variable filled in.
@@ -43,6 +47,17 @@ class Stack:
     def http_port(self) -> int:
         """The port that visitors open on an edge node."""
         return int(self.services["traefik"]["ports"][0]["published"])
+
+    @property
+    def replicas(self) -> int:
+        """How many tasks serve the application."""
+        return int(self.services[SCALABLE]["deploy"]["replicas"])
+
+    def with_replicas(self, wanted: int) -> "Stack":
+        """Return the same stack with another number of the application's tasks."""
+        app = self.services[SCALABLE]
+        return Stack({**self.content, "services": {**self.services, SCALABLE: {
+            **app, "deploy": {**app["deploy"], "replicas": wanted}}}})
 
     def only(self, *names: str) -> "Stack":
         """Return the same stack with just these services and the networks they use."""

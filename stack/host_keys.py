@@ -54,8 +54,11 @@ class Pinned(MissingHostKeyPolicy):
                 raise Refused(f"{hostname}: its host key {described(key)} isn't known here",
                               "compare it with the machine's own; then answer y on a terminal, or "
                               "say --accept-new-host-keys")
-            with self.path.open("a", encoding="ascii") as file:
-                file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+            # Somebody's editor may have left the last line without its end.
+            text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+            begin = "\n" if text and not text.endswith("\n") else ""
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{begin}{hostname} {key.get_name()} {key.get_base64()}\n")
 
 
 def described(key: PKey) -> str:

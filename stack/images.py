@@ -1,7 +1,6 @@
 """Build the images that the stack runs, each under a tag that never moves."""
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -114,14 +113,14 @@ def resolve(client: docker.DockerClient, version: Version, prefix: str) -> Versi
     return version if image.labels.get(REVISION) == version.commit else version.distinguished()
 
 
-def plan(snapshot: Snapshot, version: Version, base: str, prefix: str) -> dict[str, Build]:
+def plan(snapshot: Snapshot, version: Version, base: str, prefix: str,
+         proxies: Mapping[str, str]) -> dict[str, Build]:
     """Return what each service is built from; `base` is the base image's id.
 
     The supporting images are named by their content, so that an update of the
     application leaves Postgres and Traefik running.
     """
-    common = {"BASE": BASE, **{name: os.environ[name] for name in (
-        "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if name in os.environ}}
+    common = {"BASE": BASE, **proxies}
     labels = {VERSION: version.text, REVISION: version.commit}
     snapshot.content("app/templates/page.html")
     snapshot.content("Dockerfile")

@@ -1,7 +1,7 @@
 """Make one Swarm of a fleet's machines: begin it, join, give roles and labels."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -21,6 +21,8 @@ POOLS = tuple(IPv4Network(text) for text in (
     "10.201.0.0/16", "172.29.0.0/16", "10.77.0.0/16", "192.168.192.0/18"))
 SETTLED = 60.0  # seconds until a node has to be ready
 Parts = Mapping[Member, Membership]
+# A join under way, a restart, or trouble with either.
+UNDECIDED = {"pending", "error"}
 
 
 def complaints(parts: Parts) -> list[OperatorError]:
@@ -42,9 +44,13 @@ def _different_swarms(parts: Parts) -> list[OperatorError]:
     managers = {member: part.cluster for member, part in parts.items() if part.cluster}
     joined = [member for member, part in parts.items() if part.state == "active"]
     if not managers:
-        return [Refused(f"{member.name} is a worker of a Swarm whose managers aren't in the "
-                        "inventory", "add them to it, or run on it: docker swarm leave")
-                for member in joined]
+        lost: list[OperatorError] = [
+            Refused(f"{member.name} is still finding the managers of its Swarm",
+                    "wait, then ./fab bootstrap; see on it: docker info")
+            for member, part in parts.items() if part.state in UNDECIDED]
+        return lost + [Refused(f"{member.name} is a worker of a Swarm whose managers aren't in "
+                               "the inventory", "add them to it, or run on it: docker swarm leave")
+                       for member in joined]
     first, cluster = next(iter(managers.items()))
     return [Refused(f"{member.name} belongs to another Swarm than {first.name}",
                     "run on the one that is wrong: docker swarm leave --force")
@@ -52,12 +58,15 @@ def _different_swarms(parts: Parts) -> list[OperatorError]:
 
 
 def strangers(client: docker.DockerClient, parts: Parts) -> list[OperatorError]:
-    """Refuse workers that the Swarm doesn't know: they belong to another."""
+    """Refuse nodes that the Swarm doesn't know: they belong to another.
+
+    Without an id, a machine was cut off before any Swarm let it in.
+    """
     known = {node.id for node in client.nodes.list()}
     return [Refused(f"{member.name} belongs to another Swarm",
                     "run on it: docker swarm leave, then ./fab bootstrap")
             for member, part in parts.items()
-            if part.state == "active" and part.node_id not in known]
+            if part.member and part.node_id and part.node_id not in known]
 
 
 def first_manager(parts: Parts) -> Member | None:
@@ -104,6 +113,8 @@ def free_pool(taken: Iterable[IPv4Network]) -> IPv4Network:
 def join(client: docker.DockerClient, member: Member, managers: Sequence[str]) -> None:
     """Let a machine join, in its role; a join that was cut off is begun anew."""
     own = member.client
+    # A node that Swarm knows isn't let join, and those of other Swarms were refused: what
+    # is left is a join of our own that was cut off.
     if swarm.membership(own).member:
         own.swarm.leave(force=True)
     client.swarm.reload()
@@ -125,13 +136,33 @@ def wait_ready(client: docker.DockerClient, ids: Iterable[str]) -> None:
             time.sleep(0.3)
 
 
-def give_role(client: docker.DockerClient, node_id: str, role: str) -> bool:
-    """Promote or demote a node unless it has its role; tell whether that was needed."""
-    node = client.nodes.get(node_id)
-    if node.attrs["Spec"]["Role"] == role:
+def promote(client: docker.DockerClient, node_id: str) -> bool:
+    """Make a manager of a node and wait until it takes part; tell whether that was needed."""
+    if client.nodes.get(node_id).attrs["Spec"]["Role"] == "manager":
         return False
-    _update(client, node_id, {"Role": role})
+    _update(client, node_id, {"Role": "manager"})
+    _wait(client, node_id, "doesn't take part as a manager", lambda node: (
+        node.get("ManagerStatus") or {}).get("Reachability") == "reachable")
     return True
+
+
+def demote(client: docker.DockerClient, node_id: str) -> bool:
+    """Make a worker of a node and wait until Raft knows it; tell whether that was needed."""
+    if client.nodes.get(node_id).attrs["Spec"]["Role"] == "worker":
+        return False
+    _update(client, node_id, {"Role": "worker"})
+    _wait(client, node_id, "is still a manager", lambda node: "ManagerStatus" not in node)
+    return True
+
+
+def _wait(client: docker.DockerClient, node_id: str, fault: str,
+          arrived: Callable[[dict[str, Any]], bool]) -> None:
+    deadline = time.monotonic() + SETTLED
+    while not arrived(node := client.api.inspect_node(node_id)):
+        if time.monotonic() > deadline:
+            raise OperatorError(f"{node['Description']['Hostname']} {fault} after "
+                                f"{SETTLED:.0f} s", "see: docker node ls, then the same again")
+        time.sleep(0.3)
 
 
 def give_labels(client: docker.DockerClient, node_id: str, wanted: Mapping[str, str]) -> list[str]:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import docker
-from docker.errors import NotFound
+import requests
+from docker.errors import DockerException, NotFound
 from docker.types import (
     ContainerSpec, DriverConfig, Healthcheck, Mount, NetworkAttachmentConfig, Resources,
     RestartPolicy, SecretReference, ServiceMode, TaskTemplate)
@@ -18,7 +19,7 @@ from docker.utils import parse_bytes
 from stack import console
 from stack.definition import Stack
 from stack.engine import DockerCli
-from stack.errors import MigrationFailed, Refused
+from stack.errors import MigrationFailed, OperatorError, Refused
 from stack.machine import Machine
 from stack.swarm import STACK
 from stack.version import Version
@@ -55,7 +56,9 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
         state, cause = _wait(client, service["ID"], time.monotonic() + timeout)
         log = _log(cli, name)
     finally:
-        remove_all(client, cli.machine)
+        # What can't be removed now is by the next migration; how this one ended matters more.
+        with suppress(OperatorError, DockerException, requests.RequestException):
+            remove_all(client, cli.machine)
     if state != "complete":
         console.block(log[-40:])
         raise MigrationFailed(f"the migration {state} ({cause}); the running release is untouched",

@@ -7,7 +7,7 @@ from typing import Any
 
 import docker
 
-from stack import console, engine, lock, peers, probe, records, rollout
+from stack import console, engine, joining, lock, peers, probe, records, rollout, swarm
 from stack.console import step
 from stack.definition import Stack
 from stack.errors import OperatorError, Refused
@@ -15,7 +15,7 @@ from stack.fleet import AnyManager, Member
 from stack.records import Record
 from stack.remote import Gone
 from stack.swarm import STACK
-from stack.target import Target
+from stack.target import Target, serves_visitors
 
 Node = dict[str, Any]
 # Labels of nodes with a volume that exists nowhere else, and what is in it.
@@ -31,6 +31,7 @@ def drain(name: str, gap: bool) -> None:
         node = find(target, name)
         if not gap:
             require_movable(node, "--gap stops it until ./fab node.activate")
+            require_other_edge(target, node)
         with watched(target, node):
             empty(target, node)
     console.say(f"{name} has no tasks; it answers no visitors until ./fab node.activate {name}")
@@ -55,7 +56,8 @@ def remove(name: str) -> None:
     target = Target.reach("./fab node.remove")
     with lock.hold(target.client):
         node = find(target, name)
-        require_movable(node, "nothing was changed; move its data first")
+        require_movable(node, "nothing was changed: it has to stay")
+        require_other_edge(target, node)
         require_majority(target.client.api.nodes(), node)
         member = target.members().get(node["ID"])
         look_elsewhere(target, member)
@@ -63,15 +65,19 @@ def remove(name: str) -> None:
             empty(target, node)
         demote(target.client, node)
         leave(target, node, member)
-    console.say(f"{name} is no node any more: take it out of the inventory as well")
+    console.say(f"{name} is no node any more: take it out of the inventory as well, which has to "
+                "have 1, 3 or 5 managers")
 
 
 def find(target: Target, name: str) -> Node:
     """Return the node of a machine, a host name, an address or the beginning of an id."""
     members, nodes = target.members(), list(target.client.api.nodes())
+    # Also of a machine that is lost.
+    private = {missing.host: str(missing.private) for missing in target.fleet.missing}
     found = [node for node in nodes if name in {
         node["Description"]["Hostname"], node["Status"].get("Addr"),
         members[node["ID"]].name if node["ID"] in members else ""}
+        or private.get(name) == node["Status"].get("Addr")
         or len(name) >= 6 and node["ID"].startswith(name)]
     if len(found) > 1:
         raise Refused(f"{name} is the name of {len(found)} nodes",
@@ -89,6 +95,15 @@ def require_movable(node: Node, remedy: str) -> None:
         if labels.get(label) == "true":
             raise Refused(f"{node['Description']['Hostname']} holds {what}, which can't move",
                           remedy)
+
+
+def require_other_edge(target: Target, leaving: Node) -> None:
+    """Refuse to empty the last node that answers visitors."""
+    nodes = target.client.api.nodes()
+    if serves_visitors(leaving) and not any(
+            serves_visitors(node) for node in nodes if node["ID"] != leaving["ID"]):
+        raise Refused(f"{leaving['Description']['Hostname']} is the only node that answers "
+                      "visitors", 'give another one the label edge: "true" and ./fab bootstrap')
 
 
 def require_majority(nodes: list[Node], leaving: Node) -> None:
@@ -115,7 +130,9 @@ def look_elsewhere(target: Target, member: Member | None) -> None:
 def watched(target: Target, node: Node) -> Iterator[None]:
     """Watch the site as visitors of the other edge nodes meanwhile."""
     latest, own = newest(target), target.hosts().get(node["ID"])
-    others = [host for host in target.edges() if host != own]
+    hosts, nodes = target.hosts(), target.client.api.nodes()
+    others = [hosts[each["ID"]] for each in nodes if serves_visitors(each)
+              and hosts.get(each["ID"], own) != own]
     if latest is None or not others:
         yield
         return
@@ -200,7 +217,10 @@ def has_task(client: docker.DockerClient, name: str, node_id: str) -> bool:
 def settle(target: Target, stack: Stack, without: Node | None = None) -> None:
     """Wait until every service has all the tasks that it should have."""
     labels = ((without or {}).get("Spec", {}).get("Labels") or {})
+    # With --gap, what could run on this node alone has no task now.
     stopped = {"postgres"} if labels.get("postgres") == "true" else set()
+    if not any(serves_visitors(node) for node in target.client.api.nodes()):
+        stopped.add("traefik")
     names = [name for name in stack.services if name not in stopped]
     with step("settled") as current:
         try:
@@ -223,19 +243,11 @@ def set_availability(client: docker.DockerClient, node_id: str, wanted: str) -> 
 
 
 def demote(client: docker.DockerClient, node: Node) -> None:
-    """Make a worker of a manager and wait until Raft knows it."""
-    if "ManagerStatus" not in node:
-        return
-    with step("role") as current:
-        found = client.nodes.get(node["ID"])
-        found.update({**found.attrs["Spec"], "Role": "worker"})
-        deadline = time.monotonic() + LEFT
-        while "ManagerStatus" in client.api.inspect_node(node["ID"]):
-            if time.monotonic() > deadline:
-                raise OperatorError(f"the node is still a manager after {LEFT:.0f} s",
-                                    "docker node ls, then ./fab node.remove again")
-            time.sleep(0.3)
-        current.changed("demoted")
+    """Make a worker of a manager."""
+    if "ManagerStatus" in node:
+        with step("role") as current:
+            if joining.demote(client, node["ID"]):
+                current.changed("demoted")
 
 
 def leave(target: Target, node: Node, member: Member | None) -> None:
@@ -243,7 +255,9 @@ def leave(target: Target, node: Node, member: Member | None) -> None:
     with step("node") as current:
         if member:
             try:
-                member.machine.must(["docker", "swarm", "leave", "--force"])
+                # It has left already, if this was broken off before.
+                if swarm.membership(member.client).member:
+                    member.machine.must(["docker", "swarm", "leave", "--force"])
             except Gone as error:
                 console.say(f"  note           {error.cause}; it still thinks it is a node")
         deadline = time.monotonic() + LEFT

@@ -9,6 +9,7 @@ from stack.errors import OperatorError, Refused, raise_all
 from stack.fleet import Fleet, Member
 from stack.preflight import FIREWALL
 from stack.survey import Look
+from stack.swarm import LOOPBACK
 
 # Read by the firewall that cloud-init/user-data.yml makes; other machines have their own.
 FILE = "/etc/tally/peers"
@@ -24,16 +25,18 @@ def introduce(machines: Fleet, looks: Sequence[Look]) -> None:
     Raises a line for everything in the way; the firewalls are then as they were.
     """
     before: dict[Member, str | None] = {}
+    nodes = {member.private for member in machines.members} | known_nodes(looks)
 
     def let_in(member: Member, current: Step) -> None:
         if not member.machine.run(["test", "-e", FIREWALL]).ok:
             return
-        wanted = text(other.private for other in machines.members if other is not member)
+        wanted = text(nodes - {member.private})
         known = member.machine.read(FILE)
         if known != wanted:
             before[member] = known
-            write(member, wanted)
             current.changed("its firewall lets the other nodes in")
+        # Always: a run that was broken off may have written the file and no more.
+        write(member, wanted)
     try:
         machines.each("peers", let_in)
         if machines.several:
@@ -45,6 +48,15 @@ def introduce(machines: Fleet, looks: Sequence[Look]) -> None:
             with suppress(OperatorError):
                 write(member, known or HEADER)
         raise
+
+
+def known_nodes(looks: Sequence[Look]) -> set[str]:
+    """Return where Swarm's nodes are found; only node.remove shuts one out."""
+    base = next((look.member for look in looks if look.membership.cluster), None)
+    if base is None:
+        return set()
+    found = {str(node.attrs["Status"].get("Addr", "")) for node in base.client.nodes.list()}
+    return found - {LOOPBACK, ""}
 
 
 def text(addresses: Iterable[str]) -> str:
@@ -68,7 +80,9 @@ def forget(member: Member, address: str) -> None:
 
 def broken(machines: Fleet, looks: Sequence[Look]) -> list[OperatorError]:
     """Return a line for each way between nodes that Swarm needs and that is closed."""
-    joined = {look.member: look.membership.state == "active" for look in looks}
+    # A Swarm of one doesn't listen for others yet.
+    joined = {look.member: look.membership.state == "active"
+              and look.membership.address != LOOPBACK for look in looks}
     lines = reach.check([
         reach.Place(member.machine, member.private, member.node.role, joined[member],
                     member.node.labels.get("registry") == "true")

@@ -1,5 +1,6 @@
 """Check a checkout against the Swarm, build its images and render its stack."""
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
@@ -40,8 +41,12 @@ def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, imag
             preflight.check_room(target.machine, preflight.LEAST_DISK)
             preflight.check_ports(target.machine, target.settings)
         swarm.require_labels(target.client)
-        release = images.resolve(target.client, snapshot.version(), target.store.prefix)
-        planned = images.plan(snapshot, release, base, target.store.prefix)
+        wanted = snapshot.version()
+        # The registry may have this number from another commit, built elsewhere.
+        target.store.fetch(f"{target.store.prefix}/app:{wanted.tag}")
+        release = images.resolve(target.client, wanted, target.store.prefix)
+        planned = images.plan(snapshot, release, base, target.store.prefix,
+                              proxies(target))
         builds = {name: each for name, each in planned.items() if name not in chosen(target)}
         stack = render(target, snapshot, {name: each.tag for name, each in builds.items()})
         if complaint := rollout.check(target.cli, stack):
@@ -124,6 +129,12 @@ def variables(target: Target, names: Mapping[str, str]) -> dict[str, str | int]:
     }
 
 
+def proxies(target: Target) -> Mapping[str, str]:
+    """Return this machine's own way out; another machine has its own."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if target.fleet.local else ()
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def chosen(target: Target) -> Mapping[str, str]:
     """Return the images that the inventory names instead of what is built here."""
     return target.fleet.inventory.images if target.fleet.inventory else {}
@@ -132,7 +143,7 @@ def chosen(target: Target) -> Mapping[str, str]:
 def running_replicas(target: Target) -> int:
     """Return how many tasks the application has, as scale left it, or how many it gets at first."""
     for record in records.history(target.client)[:1]:
-        return int(record.stack.services["app"]["deploy"]["replicas"])
+        return record.stack.replicas
     return DEFAULT_REPLICAS
 
 

@@ -12,10 +12,15 @@ from docker.errors import DockerException
 from stack import console, probe, records, rollout
 from stack.console import step
 from stack.definition import Stack
-from stack.errors import OperatorError, Refused, RestoreFailed, UpdateFailed
+from stack.errors import Locked, OperatorError, Refused, RestoreFailed, UpdateFailed
+from stack.lock import Lock
 from stack.probe import Report
 from stack.records import Record
 from stack.target import Target
+
+
+# Whatever stops an update half-way: then the last release is brought back.
+FAILURES = (OperatorError, DockerException, requests.RequestException)
 
 
 def is_running(target: Target, current: Record, stack: Stack) -> bool:
@@ -74,21 +79,31 @@ def verdict(target: Target, stack: Stack, wanted: str) -> None:
         current.found(f"{wanted} runs and is served")
 
 
-def give_back(target: Target, failure: rollout.NotArrived, previous: Record | None) -> NoReturn:
-    """Restore the whole previous release and end with the update's failure."""
-    console.block(failure.log)
-    if previous is None:
-        raise RestoreFailed(f"the update failed: {failure.cause}; there is no earlier release to "
-                            "go back to", "mend it, then ./fab deploy") from failure
-    console.heading(f"Restore {previous.version}, as the update failed: {failure.cause}")
+def require_still(held: Lock) -> None:
+    """End where somebody else took the lock after this command has changed something."""
     try:
-        check_restorable(target, previous)
+        held.require()
+    except Locked as error:
+        raise RestoreFailed(f"in the middle of the update, {error.cause}",
+                            "./fab status, then ./fab deploy") from error
+
+
+def give_back(target: Target, failure: Exception, previous: Record | None) -> NoReturn:
+    """Restore the whole previous release and end with the update's failure."""
+    cause = failure.cause if isinstance(failure, OperatorError) else str(failure)
+    if isinstance(failure, rollout.NotArrived):
+        console.block(failure.log)
+    if previous is None:
+        raise RestoreFailed(f"the update failed: {cause}; there is no earlier release to "
+                            "go back to", "mend it, then ./fab deploy") from failure
+    console.heading(f"Restore {previous.version}, as the update failed: {cause}")
+    try:
         roll_out(target, previous.stack, previous.version)
-    except (OperatorError, DockerException, requests.RequestException) as error:
-        raise RestoreFailed(f"the update failed ({failure.cause}) and so did restoring "
+    except FAILURES as error:
+        raise RestoreFailed(f"the update failed ({cause}) and so did restoring "
                             f"{previous.version} ({error})",
                             "docker stack ps tally --no-trunc, then ./fab rollback") from failure
-    raise UpdateFailed(f"the update failed: {failure.cause}; {previous.version} is restored and "
+    raise UpdateFailed(f"the update failed: {cause}; {previous.version} is restored and "
                        "proven", "mend it, then ./fab deploy") from failure
 
 

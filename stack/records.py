@@ -51,6 +51,11 @@ class Record:
     def stack(self) -> Stack:
         return Stack(self.content)
 
+    @property
+    def essence(self) -> dict[str, Any]:
+        """The stack without the number of tasks: scaled, a release is still the same."""
+        return self.stack.with_replicas(1).content
+
 
 def spec_hashes(client: docker.DockerClient) -> dict[str, str]:
     """Return the hash of each of the stack's services as Docker holds it now."""
@@ -98,7 +103,7 @@ def to_restore(history: list[Record], running: Mapping[str, str]) -> Record | No
     if history[0].specs != running:
         return history[0]
     last = max(index for index, record in enumerate(history)
-               if record.content == history[0].content)
+               if record.essence == history[0].essence)
     return next(iter(history[last + 1:]), None)
 
 
@@ -113,6 +118,11 @@ def save(client: docker.DockerClient, record: Record) -> None:
                           labels={LABEL: record.version})
     for old in history(client)[KEPT:]:
         client.api.remove_config(_name(old))
+
+
+def forget(client: docker.DockerClient, record: Record) -> None:
+    """Remove one record."""
+    client.api.remove_config(_name(record))
 
 
 def forget_all(client: docker.DockerClient) -> None:

@@ -88,7 +88,7 @@ def update(target: Target, wanted: Wanted, previous: Record | None, held: Lock) 
     before = records.spec_hashes(target.client)
     held.require()
     migrate(target, wanted, first=previous is None or "postgres" not in before)
-    held.require()
+    proof.require_still(held)
     met = None
     with proof.telling_if_interrupted():
         try:
@@ -98,10 +98,10 @@ def update(target: Target, wanted: Wanted, previous: Record | None, held: Lock) 
                 met = proof.roll_out(target, stack, release.text, wanted.budget)
             else:
                 proof.replace(target, stack, release.text)
-        except rollout.NotArrived as failure:
-            held.require()
+        except proof.FAILURES as failure:
+            proof.require_still(held)
             proof.give_back(target, failure, previous)
-    held.require()
+    proof.require_still(held)
     remember(target, wanted, met, before)
 
 
@@ -120,19 +120,22 @@ def remember(target: Target, wanted: Wanted, met: Report | None,
     except (DockerException, requests.RequestException) as error:
         raise RestoreFailed(f"{release.text} serves, proven, but could not be recorded "
                             f"({error})", "./fab deploy records it") from error
-    with suppress(DockerException, requests.RequestException):
+    # A machine that went away meanwhile is tidied after the next deploy.
+    with suppress(*proof.FAILURES):
         tidy(target)
 
 
 def migrate(target: Target, wanted: Wanted, first: bool) -> None:
     """Run the migration's job; the first time, start the database for it.
 
-    Raises MigrationFailed, also if the engine gives up meanwhile.
+    Raises MigrationFailed, also if the engine or the machine gives up meanwhile.
     """
     try:
         _migrate(target, wanted, first)
         records.note_applied(target.client, wanted.schema)
-    except (DockerException, requests.RequestException) as error:
+    except MigrationFailed:
+        raise
+    except proof.FAILURES as error:
         raise MigrationFailed(f"the Docker Engine failed during the migration ({error}); "
                               "the running release is untouched", "./fab deploy") from error
 
@@ -157,7 +160,7 @@ def start_database(target: Target, database: Stack) -> None:
     except rollout.NotArrived as failure:
         console.block(failure.log)
         raise MigrationFailed(f"the database didn't start: {failure.cause}",
-                              "./fab logs --service postgres") from failure
+                              "./fab logs postgres") from failure
 
 
 def report_changes(before: Mapping[str, str], after: Mapping[str, str]) -> None:

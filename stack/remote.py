@@ -44,11 +44,14 @@ UNPACK = """
 set -eu
 find /var/tmp -maxdepth 1 -name 'tally-files.*' -mmin +120 -exec rm -rf {} +
 folder=$(mktemp --directory /var/tmp/tally-files.XXXXXX)
-tar --extract --directory "$folder"
+tar --extract --no-overwrite-dir --directory "$folder"
 echo "$folder"
 """
-# Ends when nobody holds its input any more: with the connection at the latest.
-HOLD = 'exec 9> "$1"; flock --nonblock 9 || exit 9; echo held; cat > /dev/null'
+# Ends when nobody holds its input any more, or gives no sign of life: a laptop that sleeps
+# or lost its network doesn't say so.
+HOLD = ('exec 9> "$1"; flock --nonblock 9 || exit 9; echo held; '
+        'while read -r -t 30 _; do :; done')
+SIGN_OF_LIFE = 5.0
 
 
 class Gone(OperatorError):
@@ -120,7 +123,7 @@ class RemoteMachine(Machine):
                 f"{described(error.key)}, so this may be another machine",
                 f"if it was rebuilt: {self._forget()}; else find out who answers there"
             ) from error
-        except (SSHException, OSError) as error:
+        except (SSHException, OSError, EOFError) as error:
             raise Refused(f"{self.name}: {_tried(self._connection, error)}",
                           f"try: ssh -p {self.port} {self.user}@{self.address}") from error
         self._watch()
@@ -133,7 +136,8 @@ class RemoteMachine(Machine):
             try:
                 self._connection.open()
                 return
-            except (NoValidConnectionsError, TimeoutError, ChannelException):
+            except (NoValidConnectionsError, TimeoutError, ChannelException, EOFError,
+                    ConnectionResetError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
@@ -206,11 +210,13 @@ class RemoteMachine(Machine):
 
     @contextmanager
     def exclusively(self, lock: str) -> Iterator[None]:
-        channel = self._start("flock", shlex.join(["sh", "-c", HOLD, "hold", lock]))
+        channel = self._start("flock", shlex.join(["bash", "-c", HOLD, "hold", lock]))
         if not channel.recv(CHUNK):
             code = self._code(channel, ["flock"])
             raise taken(self.name) if code == 9 else CommandFailed(
                 ["flock", lock], Completed(code, "", f"{lock} can't be locked"))
+        done = threading.Event()
+        threading.Thread(target=_breathe, args=(channel, done), daemon=True).start()
         try:
             yield
         finally:
@@ -285,6 +291,13 @@ def _line(command: Sequence[str], env: Mapping[str, str] | None, cwd: PurePath |
     if timeout is not None:
         words = ["timeout", "--kill-after=5", f"{timeout:g}", *words]
     return shlex.join(words)
+
+
+def _breathe(channel: Channel, done: threading.Event) -> None:
+    """Send a line every few seconds until it is done, or nobody listens any more."""
+    with suppress(OSError):
+        while not done.wait(SIGN_OF_LIFE):
+            channel.sendall(b"\n")
 
 
 def _feed(channel: Channel, stdin: Input) -> None:

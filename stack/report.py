@@ -14,6 +14,8 @@ from stack import console
 OUTCOMES = {0: "proven", 1: "refused", 3: "migration failed", 4: "restored", 5: "broken",
             7: "locked"}
 
+BUG = "a bug, told on stderr"
+
 
 @contextmanager
 def printed(command: str, wanted: bool) -> Iterator[None]:
@@ -26,10 +28,11 @@ def printed(command: str, wanted: bool) -> Iterator[None]:
         yield
         return
     console.leave_stdout()
-    began, code, cause = time.monotonic(), 1, None
+    cause: str | None
+    began, code, cause = time.monotonic(), 1, BUG
     try:
         yield
-        code = 0
+        code, cause = 0, None
     except Exit as error:
         code, cause = error.code, str(error.message)
         raise
@@ -38,6 +41,7 @@ def printed(command: str, wanted: bool) -> Iterator[None]:
         raise
     finally:
         sys.stdout.write(json.dumps({
-            "command": command, "exit": code, "outcome": OUTCOMES.get(code, "interrupted"),
+            "command": command, "exit": code,
+            "outcome": "bug" if cause == BUG else OUTCOMES.get(code, "interrupted"),
             "cause": cause, "seconds": round(time.monotonic() - began, 1),
             **console.FACTS, "steps": console.ENDED}) + "\n")

@@ -2,9 +2,12 @@
 
 import time
 
-from stack import compatibility, console, engine, lock, preparation, proof, records, report, rollout
+import requests
+from docker.errors import DockerException
+
+from stack import compatibility, console, engine, lock, preparation, proof, records, report
 from stack.definition import Stack
-from stack.errors import Refused
+from stack.errors import Refused, RestoreFailed
 from stack.lock import Lock
 from stack.records import Record
 from stack.target import Target
@@ -35,21 +38,33 @@ def _rollback(to: str) -> None:
         if ahead:
             console.say(f"  note           the schema stays {len(ahead)} steps ahead of it, at "
                         f"{ahead[-1].id}; none of them is marked as breaking older code")
-        bring_in(target, earlier.stack, earlier, began, held)
+        # However many tasks there were then: today's visitors need today's.
+        replicas = history[0].stack.replicas
+        bring_in(target, earlier.stack.with_replicas(replicas), earlier, began, held)
 
 
-def bring_in(target: Target, stack: Stack, release: Record, began: float, held: Lock) -> None:
-    """Roll out what was built before, and record it; give the last release back if that fails."""
+def bring_in(target: Target, stack: Stack, release: Record, began: float, held: Lock,
+             replaced: Record | None = None) -> None:
+    """Roll out what was built before, and record it; give the last release back if that fails.
+
+    Its record takes the place of one that it only `replaced`.
+    """
     last = records.history(target.client)[0]
     preparation.check_placement(target, stack, migrates=False)
     with proof.telling_if_interrupted():
         try:
             met = proof.roll_out(target, stack, release.version)
-        except rollout.NotArrived as failure:
-            held.require()
+        except proof.FAILURES as failure:
+            proof.require_still(held)
             proof.give_back(target, failure, last)
-    held.require()
-    records.save(target.client, records.make(
-        target.client, version=release.version, commit=release.commit, who=lock.whoami(),
-        began=began, stack=stack, probe=met, schema=release.schema))
+    proof.require_still(held)
+    try:
+        records.save(target.client, records.make(
+            target.client, version=release.version, commit=release.commit, who=lock.whoami(),
+            began=began, stack=stack, probe=met, schema=release.schema))
+    except (DockerException, requests.RequestException) as error:
+        raise RestoreFailed(f"{release.version} serves, proven, but could not be recorded "
+                            f"({error})", "./fab status") from error
+    if replaced:
+        records.forget(target.client, replaced)
     proof.say_where(target, stack)

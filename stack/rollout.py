@@ -156,10 +156,18 @@ def prove(edges: Callable[[], list[str]], port: int, version: str, timeout: floa
     after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
-    while wrong := [line for host in edges() if (line := _amiss(host, port, version))]:
+    while wrong := _wrong(edges, port, version):
         if time.monotonic() > deadline:
             raise NotArrived("; ".join(wrong), [])
         time.sleep(0.3)
+
+
+def _wrong(edges: Callable[[], list[str]], port: int, version: str) -> list[str]:
+    """Say what visitors of each edge node would find wrong."""
+    try:
+        return [line for host in edges() if (line := _amiss(host, port, version))]
+    except (OperatorError, DockerException, requests.RequestException) as error:
+        return [f"the edge nodes can't be told: {error}"]
 
 
 def _amiss(host: str, port: int, version: str) -> str:

@@ -4,12 +4,10 @@ import re
 import time
 
 from stack import console, engine, lock, proof, records, rollback
-from stack.definition import Stack
+from stack.definition import SCALABLE
 from stack.errors import Refused
 from stack.inventory import MOST_REPLICAS
 from stack.target import Target
-
-SCALABLE = "app"
 
 
 @engine.in_one_line
@@ -25,11 +23,11 @@ def scale(choice: str) -> None:
         if latest is None:
             raise Refused("nothing is deployed here", "./fab deploy")
         console.heading(f"Scale app to {wanted}")
-        stack = with_replicas(latest.stack, wanted)
+        stack = latest.stack.with_replicas(wanted)
         if proof.is_running(target, latest, stack):
             proof.confirm_unchanged(target, latest)
             return
-        rollback.bring_in(target, stack, latest, began, held)
+        rollback.bring_in(target, stack, latest, began, held, replaced=latest)
 
 
 def read_choice(choice: str) -> int:
@@ -39,10 +37,3 @@ def read_choice(choice: str) -> int:
         raise Refused(f"scale {choice!r}", f"it should be {SCALABLE}=N, N from 1 to "
                       f"{MOST_REPLICAS}: nothing else can run more than once")
     return int(found[1])
-
-
-def with_replicas(stack: Stack, wanted: int) -> Stack:
-    """Return the same stack with another number of the application's tasks."""
-    app = stack.services[SCALABLE]
-    return Stack({**stack.content, "services": {**stack.services, SCALABLE: {
-        **app, "deploy": {**app["deploy"], "replicas": wanted}}}})

@@ -5,7 +5,7 @@ import shutil
 import sys
 from typing import NoReturn
 
-from stack import engine, records
+from stack import engine, fleet, records
 from stack.errors import Refused
 from stack.fleet import Member
 from stack.remote import RemoteMachine
@@ -16,14 +16,15 @@ from stack.target import Target
 @engine.in_one_line
 def ssh(name: str, command: str) -> None:
     """Log in to a machine, or run a command there, by the ssh that is installed here."""
-    target = Target.reach("./fab ssh")
-    if target.fleet.local:
+    # Neither Docker nor the Swarm has to work for this.
+    machines = fleet.reach(partly=True)
+    if machines.local:
         raise Refused("there is no inventory, so this machine is the only one",
                       "open a terminal on it")
-    for member in target.fleet.members:
+    for member in machines.members:
         if name in {member.name, member.private}:
             become(member, command, terminal=not command)
-    names = ", ".join(member.name for member in target.fleet.members)
+    names = ", ".join(member.name for member in machines.members)
     raise Refused(f"{name} isn't a machine that can be reached", f"choose one of: {names}")
 
 
@@ -65,5 +66,6 @@ def become(member: Member, command: str, terminal: bool) -> NoReturn:
         if not shutil.which("ssh"):
             raise Refused("there is no ssh command here", "install OpenSSH's client")
         line = [*member.machine.ssh_command(terminal), *([command] if command else [])]
+        member.machine.close()
     sys.stdout.flush()
     os.execvp(line[0], line)

@@ -59,7 +59,10 @@ def status() -> None:
 def versions_served(target: Target, history: list[records.Record]) -> dict[str, str]:
     """Return what each edge node serves."""
     port = history[0].stack.http_port if history else target.settings.http_port
-    return {host: rollout.serving_version(host, port) for host in target.edges()}
+    try:
+        return {host: rollout.serving_version(host, port) for host in target.edges()}
+    except Refused:
+        return {"no edge node": "nothing"}
 
 
 def service_table(rows: list[Row]) -> Table:

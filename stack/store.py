@@ -42,6 +42,10 @@ class Store(ABC):
     def reference(self, tag: str) -> str:
         """Return the name by which services run what is kept under a tag."""
 
+    @abstractmethod
+    def fetch(self, tag: str) -> None:
+        """Have an image in the engine, if it is kept at all."""
+
     def missing(self, builds: Iterable[Build]) -> list[Build]:
         """Return what is yet to be built or kept."""
         return [build for build in builds if not self.has(build.tag)]
@@ -63,6 +67,9 @@ class LocalStore(Store):
 
     def keep(self, builds: Sequence[Build]) -> None:
         """Built is kept, here."""
+
+    def fetch(self, tag: str) -> None:
+        """Kept is in the engine."""
 
     def reference(self, tag: str) -> str:
         return tag
@@ -94,12 +101,21 @@ class RegistryStore(Store):
     def reference(self, tag: str) -> str:
         return f"{tag}@{self._digest(tag)}"
 
+    def fetch(self, tag: str) -> None:
+        if not images.image_id(self._client, tag) and self.has(tag):
+            self._client.images.pull(tag, auth_config=self._credentials)
+
+    @property
+    def _credentials(self) -> dict[str, str] | None:
+        if not self.registry.user:
+            return None
+        return {"username": self.registry.user, "password": self.registry.password}
+
     def _digest(self, reference: str) -> str:
         """Return an image's digest in the registry, or "" if it has none of that name."""
-        credentials = {"username": self.registry.user, "password": self.registry.password}
         try:
             return str(self._client.images.get_registry_data(
-                reference, auth_config=credentials if self.registry.user else None).id)
+                reference, auth_config=self._credentials).id)
         except APIError as error:
             said = str(error.explanation)
             if "manifest unknown" in said or "not found" in said or "name unknown" in said:

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import docker
+import requests
+from docker.errors import DockerException
 
 from stack import console, engine, fleet, store, swarm
 from stack.engine import SOCKET, DockerCli
-from stack.errors import Refused
+from stack.errors import OperatorError, Refused
 from stack.fleet import AnyManager, Fleet, Member
 from stack.machine import LocalMachine, Machine
 from stack.privilege import may_use_docker, require_root
@@ -39,7 +41,7 @@ class Target:
         machines = fleet.reach(partly=True)
         for node, error in machines.missing.items():
             console.say(f"  missing        {error}")
-        machine = LocalMachine() if machines.local else AnyManager(fleet.builders(machines))
+        machine = LocalMachine() if machines.local else working_manager(machines)
         client = engine.connect(machine)
         swarm.require_manager(client)
         kept = store.of(machines, client, machine)
@@ -78,6 +80,20 @@ class Target:
     def holder(self, label: str) -> Member | None:
         """Return the machine that has a placement label, if it can be reached."""
         return fleet.holder(self.fleet, label)
+
+
+def working_manager(machines: Fleet) -> AnyManager:
+    """Return the managers, those first whose engine manages a Swarm now."""
+    found = AnyManager(fleet.builders(machines))
+    for member in fleet.builders(machines):
+        try:
+            part = swarm.membership(member.client)
+        except (OperatorError, DockerException, requests.RequestException):
+            part = None
+        if part and part.manager and not part.error:
+            break
+        found.avoid(member)
+    return found
 
 
 def serves_visitors(node: dict[str, Any]) -> bool:

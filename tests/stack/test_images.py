@@ -25,16 +25,11 @@ BUILD = Build("app", "tally/app:1", ".", {"BASE": "b", "VERSION": "1 2"}, {"revi
 REGISTRY = "192.0.2.11:5000/tally"
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-
-
 def plan(repository: Repository, version: Version = VERSION, base: str = "sha256:base",
-         prefix: str = images.PREFIX) -> dict[str, Build]:
+         prefix: str = images.PREFIX,
+         proxies: dict[str, str] | None = None) -> dict[str, Build]:
     with snapshot(repository.root, LocalMachine()) as taken:
-        return images.plan(taken, version, base, prefix)
+        return images.plan(taken, version, base, prefix, proxies or {})
 
 
 def tags(repository: Repository, version: Version = VERSION,
@@ -124,14 +119,11 @@ def test_a_change_elsewhere_gives_no_supporting_image_another_tag(repository: Re
     assert changed(before, tags(repository)) == set()
 
 
-def test_every_build_goes_through_the_proxies(
-        repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_build_goes_through_the_proxies(repository: Repository) -> None:
     repository.add_images()
-    for name in PROXIES:
-        monkeypatch.setenv(name, f"http://192.0.2.1/{name}")
-    for build in plan(repository).values():
-        assert {name: build.arguments[name] for name in PROXIES} \
-            == {name: f"http://192.0.2.1/{name}" for name in PROXIES}
+    proxies = {name: f"http://192.0.2.1/{name}" for name in PROXIES}
+    for build in plan(repository, proxies=proxies).values():
+        assert {name: build.arguments[name] for name in PROXIES} == proxies
 
 
 @pytest.mark.parametrize("path", [

@@ -1,6 +1,6 @@
 """Machines become one Swarm only if they belong together, on a network that is nobody's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from stack.host_keys import Pinned
 from stack.inventory import Node, Ssh
 from stack.inventory.model import Role
 from stack.joining import (
-    POOLS, complaints, first_manager, free_pool, give_labels, give_role, routes, strangers,
-    wait_ready)
+    POOLS, complaints, demote, first_manager, free_pool, give_labels, promote, routes,
+    strangers, wait_ready)
 from stack.machine import LocalMachine
 from stack.remote import RemoteMachine
 from stack.swarm import Membership
@@ -182,16 +182,34 @@ def test_a_node_that_swarm_changes_meanwhile_is_changed_again(
 
 
 def test_a_node_gets_its_role_once(engine: Busy, client: docker.DockerClient) -> None:
-    assert [give_role(client, "id1", "manager") for _ in range(2)] == [True, False]
+    engine.kinds["nodes"]["id1"]["ManagerStatus"] = {"Reachability": "reachable"}
+    assert [promote(client, "id1") for _ in range(2)] == [True, False]
     assert spec(engine)["Role"] == "manager"
     assert spec(engine)["Labels"] == {"edge": "true", "disk": "ssd"}
+    del engine.kinds["nodes"]["id1"]["ManagerStatus"]
+    assert [demote(client, "id1") for _ in range(2)] == [True, False]
+    assert spec(engine)["Role"] == "worker"
+
+
+@pytest.mark.parametrize(("change", "role", "status", "fault"), [
+    (promote, "worker", {"Reachability": "unreachable"}, "doesn't take part as a manager"),
+    (demote, "manager", {"Reachability": "reachable"}, "is still a manager")])
+def test_a_role_that_raft_never_learns_of_is_named(
+        engine: Busy, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch,
+        change: Callable[[docker.DockerClient, str], bool], role: str, status: dict[str, str],
+        fault: str) -> None:
+    monkeypatch.setattr(joining, "SETTLED", 0.1)
+    engine.kinds["nodes"]["id1"]["ManagerStatus"] = status
+    spec(engine)["Role"] = role
+    assert error_of(lambda: change(client, "id1"), OperatorError) == (
+        f"host1 {fault} after 0 s: see: docker node ls, then the same again")
 
 
 def test_a_change_that_the_swarm_refuses_is_an_error(
         engine: Busy, client: docker.DockerClient) -> None:
     engine.failing = True
     with pytest.raises(docker.errors.APIError):
-        give_role(client, "id1", "manager")
+        promote(client, "id1")
 
 
 def test_a_worker_that_the_swarm_doesnt_know_is_refused(client: docker.DockerClient) -> None:

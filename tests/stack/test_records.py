@@ -19,7 +19,7 @@ RUNNING = {"app": "0123456789abcdef"}
 
 
 def record(version: str, at: float, content: Mapping[str, Any] | None = None) -> Record:
-    image = {"services": {"app": {"image": f"app:{version}"}}}
+    image = {"services": {"app": {"image": f"app:{version}", "deploy": {"replicas": 2}}}}
     return Record(version, "0123456", "ada@example.org", at, 12.5, dict(content or image), RUNNING)
 
 
@@ -68,14 +68,25 @@ def test_without_a_proven_release_there_is_none_whatever_runs() -> None:
     assert records.to_restore([], {"app": "changed"}) is None
 
 
+def settings(replicas: int, user: str) -> dict[str, Any]:
+    return {"services": {"app": {"deploy": {"replicas": replicas}, "user": user}}}
+
+
 def test_a_version_with_other_settings_is_another_release() -> None:
-    two, five = ({"services": {"app": {"deploy": {"replicas": count}}}} for count in (2, 5))
-    releases = [record("1", 3.0, five), record("1", 2.0, five), record("1", 1.0, two)]
+    releases = [record("1", 3.0, settings(2, "b")), record("1", 2.0, settings(2, "b")),
+                record("1", 1.0, settings(2, "a"))]
+    assert records.to_restore(releases, RUNNING) is releases[2]
+
+
+def test_a_release_that_was_scaled_is_still_the_same() -> None:
+    releases = [record("2", 3.0, settings(8, "b")), record("2", 2.0, settings(2, "b")),
+                record("1", 1.0, settings(2, "a"))]
     assert records.to_restore(releases, RUNNING) is releases[2]
 
 
 def test_a_record_holds_the_whole_stack() -> None:
-    assert record("1", 0).stack == Stack({"services": {"app": {"image": "app:1"}}})
+    assert record("1", 0).stack == Stack({"services": {"app": {
+        "image": "app:1", "deploy": {"replicas": 2}}}})
 
 
 def test_releases_are_remembered_newest_first() -> None:
