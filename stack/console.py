@@ -95,13 +95,14 @@ def step(name: str) -> Iterator[Step]:
     current.end()
 
 
-def together(name: str, places: Sequence[N], work: Callable[[N, Step], R]) -> list[R]:
+def together(name: str, places: Sequence[N], work: Callable[[N, Step], R], *,
+             alone: bool = False) -> list[R]:
     """Do a step on several machines side by side and return what came of it on each.
 
-    What was unchanged everywhere is one line; otherwise each machine has its own.
-    Raises every machine's error at once, after all have ended.
+    What was unchanged everywhere is one line; otherwise each machine has its own, unless
+    there is just this one. Raises every machine's error at once, after all have ended.
     """
-    if len(places) == 1:
+    if alone:
         with step(name) as current:
             return [work(places[0], current)]
     pool = ThreadPoolExecutor(len(places) or 1)

@@ -83,10 +83,11 @@ class Fleet:
              members: Sequence[Member] | None = None) -> list[R]:
         """Do a step on all machines side by side, or on some of them."""
         def named(member: Member, current: Step) -> R:
-            with naming(member.machine, name):
+            with naming(member.machine):
                 return work(member, current)
         try:
-            return console.together(name, self.members if members is None else members, named)
+            return console.together(name, self.members if members is None else members, named,
+                                    alone=self.local)
         except KeyboardInterrupt:
             # Ends what still runs, so that nothing waits for it.
             self.close()
@@ -100,13 +101,14 @@ class Fleet:
 
 
 @contextmanager
-def naming(machine: Machine, what: str) -> Iterator[None]:
+def naming(machine: Machine) -> Iterator[None]:
     """Say which machine went away, where the SDK only sees a connection that ended."""
     try:
         yield
-    except (DockerException, requests.RequestException) as error:
-        if isinstance(machine, RemoteMachine) and not machine.alive:
-            raise machine.gone(what) from error
+    except (DockerException, requests.RequestException):
+        if isinstance(machine, RemoteMachine):
+            # Raises Gone if it is: that may not have been noticed yet.
+            machine.run(["true"])
         raise
 
 

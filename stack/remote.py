@@ -49,7 +49,7 @@ echo "$folder"
 """
 # Ends when nobody holds its input any more, or gives no sign of life: a laptop that sleeps
 # or lost its network doesn't say so.
-HOLD = ('exec 9> "$1"; flock --nonblock 9 || exit 9; echo held; '
+HOLD = ('exec 9> "$1" || exit 1; flock --nonblock 9 || exit 9; echo held; '
         'while read -r -t 30 _; do :; done')
 SIGN_OF_LIFE = 5.0
 
@@ -242,7 +242,7 @@ class RemoteMachine(Machine):
         channel = self._channel(what)
         try:
             channel.exec_command(self._as_root(line))
-        except (SSHException, OSError) as error:
+        except (SSHException, OSError, EOFError) as error:
             raise self.gone(what) from error
         return channel
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -52,9 +53,11 @@ def ensure(client: docker.DockerClient, cli: DockerCli, holder: Machine, nodes: 
     changes += on_each(managers, lambda machine: give_credentials(machine, registry),
                        "credentials")
     changes += keep_password(client, registry)
-    changes += deploy(client, cli, render(image, chain, registry))
+    stack = render(image, chain, registry)
+    changes += deploy(client, cli, stack)
     check(client, registry)
-    prune(client, {certificate_name(chain), key_name(chain), htpasswd_name(user, password)})
+    prune(client, {certificate_name(chain), key_name(chain), htpasswd_name(user, password),
+                   state_name(stack, service_spec(client))})
     return registry, changes
 
 
@@ -140,6 +143,11 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def state_name(stack: Stack, spec: dict[str, Any]) -> str:
+    """Name what was deployed and what Swarm made of it; a change of either gives another."""
+    return f"{STACK}-state-{fingerprint(stack.text() + json.dumps(spec, sort_keys=True))}"
+
+
 def on_each(machines: Sequence[Machine], change: Callable[[Machine], bool],
             what: str) -> list[str]:
     """Change machines side by side; return in words on which it was necessary."""
@@ -160,16 +168,24 @@ def render(image: str, chain: str, registry: Registry) -> Stack:
 def deploy(client: docker.DockerClient, cli: DockerCli, stack: Stack) -> list[str]:
     """Hand the stack to Swarm and wait until it runs as wanted.
 
-    What is unchanged isn't restarted by this. Raises Refused if it doesn't start.
+    What is unchanged isn't handed over again: Swarm would count it as an update. Raises
+    Refused if it doesn't start.
     """
     before = service_spec(client)
+    if before and client.configs.list(filters={"name": state_name(stack, before)}):
+        wait(client)
+        return []
     # The image is the holder's own; no registry could tell its digest.
     done = cli.stack("deploy", "--compose-file=-", "--resolve-image=never", STACK,
                      stdin=stack.text())
     if not done.ok:
         raise Refused(f"docker stack deploy refused {STACK_FILE.name}: {done.last_line}")
     wait(client)
-    return [] if service_spec(client) == before else ["service"]
+    after = service_spec(client)
+    name = state_name(stack, after)
+    if not client.configs.list(filters={"name": name}):
+        client.configs.create(name=name, data=b"deployed", labels={LABEL: "state"})
+    return [] if after == before else ["service"]
 
 
 def service_spec(client: docker.DockerClient) -> dict[str, Any]:

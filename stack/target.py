@@ -1,6 +1,7 @@
 """Where a release goes: the Swarm that was chosen, and the operator's choices for it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import docker
@@ -15,7 +16,7 @@ from stack.machine import LocalMachine, Machine
 from stack.privilege import may_use_docker, require_root
 from stack.registry import DOCKER_CONFIG
 from stack.settings import Settings, inventory_path
-from stack.store import LocalStore, Store
+from stack.store import Store
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class Target:
     client: docker.DockerClient
     cli: DockerCli
     settings: Settings
-    store: Store
+
+    @cached_property
+    def store(self) -> Store:
+        """Where its images are kept; raises Refused if that isn't known."""
+        return store.of(self.fleet, self.client, self.machine)
 
     @classmethod
     def reach(cls, why: str) -> "Target":
@@ -44,9 +49,9 @@ class Target:
         machine = LocalMachine() if machines.local else working_manager(machines)
         client = engine.connect(machine)
         swarm.require_manager(client)
-        kept = store.of(machines, client, machine)
-        cli = DockerCli(machine, "" if isinstance(kept, LocalStore) else DOCKER_CONFIG)
-        return cls(machines, machine, client, cli, Settings.load(machines.inventory), kept)
+        named = machines.inventory is not None and store.uses_registry(machines.inventory)
+        cli = DockerCli(machine, DOCKER_CONFIG if named else "")
+        return cls(machines, machine, client, cli, Settings.load(machines.inventory))
 
     def edges(self) -> list[str]:
         """Return the addresses at which visitors find the site now.

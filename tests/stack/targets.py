@@ -7,7 +7,6 @@ from stack.engine import DockerCli
 from stack.fleet import ALONE, Fleet, Member
 from stack.machine import LocalMachine
 from stack.settings import Settings
-from stack.store import LocalStore
 from stack.target import Target
 from tests.stack.engine_api import Engine, reached
 
@@ -20,4 +19,4 @@ def aiming_at(engine: Engine, fleet: Fleet | None = None) -> Iterator[Target]:
     fleet = fleet or Fleet([HERE])
     machine = fleet.members[0].machine
     with reached(engine) as client:
-        yield Target(fleet, machine, client, DockerCli(machine), Settings(), LocalStore(client))
+        yield Target(fleet, machine, client, DockerCli(machine), Settings())

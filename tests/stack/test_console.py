@@ -120,7 +120,7 @@ def test_alone_a_machine_is_not_named(capsys: pytest.CaptureFixture[str]) -> Non
     def work(place: Place, current: Step) -> str:
         current.changed("installed")
         return place.name
-    assert console.together("docker", [A], work) == ["a"]
+    assert console.together("docker", [A], work, alone=True) == ["a"]
     assert said(capsys) == "  docker         installed (0.0 s)\n"
 
 

@@ -14,7 +14,6 @@ from stack.inventory import Inventory, Node, Ssh
 from stack.machine import LocalMachine
 from stack.remote import RemoteMachine
 from stack.settings import Settings
-from stack.store import LocalStore
 from stack.target import Target
 from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
@@ -54,8 +53,7 @@ def target(client: docker.DockerClient, *members: Member) -> Target:
     nodes = tuple(each.node for each in members)
     found = Fleet(members, Inventory("production", nodes)) if members \
         else Fleet([Member(Node("this machine", "manager"), machine)])
-    return Target(found, machine, client, DockerCli(machine), Settings.load(None),
-                  LocalStore(client))
+    return Target(found, machine, client, DockerCli(machine), Settings.load(None))
 
 
 def test_this_machine_alone_is_its_own_edge(client: docker.DockerClient) -> None:
