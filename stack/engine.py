@@ -24,6 +24,10 @@ HOST = f"unix://{SOCKET}"
 OLDEST_API = (1, 41)
 
 
+class NoAnswer(Refused):
+    """There is no engine, or it doesn't run."""
+
+
 def connect(machine: Machine, timeout: float = 60) -> docker.DockerClient:
     """Return a client of a machine's engine; `timeout` is in seconds.
 
@@ -33,8 +37,8 @@ def connect(machine: Machine, timeout: float = 60) -> docker.DockerClient:
         client = docker.DockerClient(base_url=machine.docker_host, version="auto",
                                      timeout=int(timeout))
     except (DockerException, requests.RequestException) as error:
-        raise Refused(f"the Docker Engine of {machine.name} doesn't answer ({_cause(error)})",
-                      "./fab bootstrap installs and starts it") from error
+        raise NoAnswer(f"the Docker Engine of {machine.name} doesn't answer ({_cause(error)})",
+                       "./fab bootstrap installs and starts it") from error
     _keep_one_pool(client, machine, timeout)
     check_api(client.version()["ApiVersion"], client.version()["Version"])
     return client

@@ -49,13 +49,21 @@ def wait(member: Member, current: Step) -> None:
     preflight.wait_for_cloud_init(member.machine)
 
 
+def _answers(member: Member) -> bool:
+    """Tell whether a machine's engine answers, on the connection that is used from then on."""
+    try:
+        return member.client.ping()
+    except engine.NoAnswer:
+        return False
+
+
 def _look(member: Member, settings: Settings, current: Step) -> Look:
     machine = member.machine
     system = facts.system(machine)
     installed = install.docker_is_installed(machine)
     if not installed:
         install.require_supported(machine, system)
-    running = installed and engine.answers(machine)
+    running = installed and _answers(member)
     preflight.check_room(machine, preflight.LEAST_DISK if running
                          else preflight.LEAST_DISK_AT_FIRST)
     if member.node.labels.get("edge") == "true":

@@ -17,7 +17,7 @@ import yaml
 from tests.lab import Result
 
 # All that a laptop needs; Docker isn't among it.
-PROGRAMS = ("git", "sh")
+PROGRAMS = ("git", "sh", "ssh")
 # What would lead ./fab or its connections to this host's own things.
 HIDDEN = ("INVENTORY", "SSH_AUTH_SOCK", "DOCKER_HOST", "DOCKER_CONFIG", "VIRTUAL_ENV")
 NodeEntry = dict[str, Any]

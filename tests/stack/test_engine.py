@@ -111,7 +111,7 @@ def test_an_engine_answers_while_something_listens_on_its_socket(
 
 
 def test_an_engine_without_a_socket_is_refused_with_its_machine(tmp_path: Path) -> None:
-    assert error_of(lambda: engine.connect(Far(tmp_path / "docker.sock"))) == (
+    assert error_of(lambda: engine.connect(Far(tmp_path / "docker.sock")), engine.NoAnswer) == (
         "the Docker Engine of this machine doesn't answer (there is no socket): "
         "./fab bootstrap installs and starts it")
 
@@ -119,7 +119,7 @@ def test_an_engine_without_a_socket_is_refused_with_its_machine(tmp_path: Path) 
 def test_an_engine_that_has_gone_is_refused_with_its_machine(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "docker.sock"))
-    assert error_of(lambda: engine.connect(Far(tmp_path / "docker.sock"))) == (
+    assert error_of(lambda: engine.connect(Far(tmp_path / "docker.sock")), engine.NoAnswer) == (
         "the Docker Engine of this machine doesn't answer (nothing listens on its socket): "
         "./fab bootstrap installs and starts it")
 

@@ -259,7 +259,7 @@ def test_a_lock_is_held_by_one_at_a_time(machine: RemoteMachine, tmp_path: Path)
 
 def test_a_lock_that_cant_be_had_is_no_others_lock(machine: RemoteMachine) -> None:
     assert error_of(machine.exclusively("/nonexistent/lock").__enter__, CommandFailed) == (
-        "flock /nonexistent/lock … ended with 2: /nonexistent/lock can't be locked")
+        "flock /nonexistent/lock … ended with 1: /nonexistent/lock can't be locked")
 
 
 def test_a_lock_is_free_when_its_holder_was_killed(
