@@ -8,7 +8,7 @@ from stack import (
     console, engine, fleet, groups, images, install, joining, lock, peers, records, store,
     survey, swarm)
 from stack.console import Step, step
-from stack.errors import Refused
+from stack.errors import Refused, raise_all
 from stack.fleet import Fleet, Member
 from stack.joining import Parts
 from stack.privilege import require_root
@@ -38,8 +38,7 @@ def converge(machines: Fleet, settings: Settings) -> None:
     parts = {look.member: look.membership for look in looks}
     base = joining.first_manager(parts)
     if base is None:
-        change(machines, looks, None)
-        client = machines.managers[0].client
+        client = change(machines, looks, None)
         with lock.hold(client):
             prepare(machines, client)
         return
@@ -56,7 +55,10 @@ def change(machines: Fleet, looks: Sequence[Look], base: Member | None) -> docke
         peers.introduce(machines, looks)
     machines.each("docker", lambda member, current: ensure_docker(
         next(look for look in looks if look.member is member), current))
-    return ensure_swarm(machines, {look.member: look.membership for look in looks}, base)
+    parts = survey.memberships(looks)
+    if not machines.local:
+        raise_all(joining.complaints(parts))
+    return ensure_swarm(machines, parts, base or joining.first_manager(parts))
 
 
 def ensure_docker(look: Look, current: Step) -> None:

@@ -1,5 +1,7 @@
 """Look at every machine of a fleet before the first of them is changed."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stack import clock, engine, facts, install, joining, preflight, swarm
@@ -9,6 +11,8 @@ from stack.fleet import Fleet, Member
 from stack.machine import LocalMachine
 from stack.settings import Settings
 from stack.swarm import Membership
+
+SETTLED = 30.0  # seconds that an engine may take to find its Swarm after a start
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,23 @@ def look(fleet: Fleet, settings: Settings) -> list[Look]:
 def wait(member: Member, current: Step) -> None:
     """Wait for the end of a machine's first boot."""
     preflight.wait_for_cloud_init(member.machine)
+
+
+def memberships(looks: Sequence[Look]) -> dict[Member, Membership]:
+    """Return each machine's part in a Swarm, once all of their engines run.
+
+    An engine that was only just started needs a moment to find its Swarm again.
+    """
+    return {look.member: look.membership if look.running else _settled(look.member)
+            for look in looks}
+
+
+def _settled(member: Member) -> Membership:
+    deadline = time.monotonic() + SETTLED
+    while (found := swarm.membership(member.client)).state == "pending" \
+            and time.monotonic() < deadline:
+        time.sleep(0.3)
+    return found
 
 
 def _answers(member: Member) -> bool:

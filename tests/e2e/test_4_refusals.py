@@ -92,7 +92,8 @@ def test_a_full_disk(site: Site, machine: Machine) -> None:
         said = refusal(site, "deploy")
     finally:
         machine.free_disk()
-    assert said.startswith("/var/lib/docker has 0.5 GiB free, at least 1 GiB are needed")
+    assert said.startswith(
+        "/var/lib/docker on this machine has 0.5 GiB free, at least 1 GiB are needed")
 
 
 def test_a_task_or_service_that_does_not_exist(site: Site) -> None:

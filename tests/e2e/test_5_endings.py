@@ -9,9 +9,13 @@ pytestmark = pytest.mark.lab
 
 
 def left(site: Site) -> str:
-    """List what of the stack is there, containers and networks included."""
+    """List what of the stack is there, containers and networks included.
+
+    What the data's schema is belongs to the data.
+    """
     return site.sh("docker service ls --quiet; docker ps --all --quiet; "
-                   "docker network ls --quiet --filter name=tally_; docker config ls --quiet")
+                   "docker network ls --quiet --filter name=tally_; "
+                   "docker config ls --format '{{.Name}}' | sed '/^tally-schema-/d'")
 
 
 def test_destroy_keeps_the_data_and_the_next_deploy_goes_on_counting(site: Site,
@@ -57,7 +61,8 @@ def test_destroy_with_data_begins_anew(site: Site, address: str) -> None:
     gone = site.fab("destroy --data --yes")
     assert gone.code == 0, gone.stderr
     assert left(site) == ""
-    assert site.sh("docker volume ls --quiet; docker secret ls --quiet") == ""
+    assert site.sh("docker volume ls --quiet; docker secret ls --quiet; "
+                   "docker config ls --quiet") == ""
     done = site.fab("bootstrap deploy")
     assert done.code == 0, done.stderr
     assert site.visit(address) == Page(1, 1)
