@@ -36,7 +36,7 @@ def test_a_taken_port_is_refused_with_who_has_it(colleague: Colleague) -> None:
         if "port 80" in said:
             break
     machine.run("systemctl stop squatter")
-    assert "port 80 is taken by python3 (pid " in said
+    assert "port 80 of this machine is taken by python3 (pid " in said
     assert "stop it, or choose another: echo HTTP_PORT=8080 >> .env" in said
     assert not docker_is_there(machine)
 
@@ -62,7 +62,8 @@ def test_too_little_disk_is_refused(colleague: Colleague) -> None:
     finally:
         machine.free_disk()
     assert done.code == 1
-    assert lines(done)[-1].startswith("/var/lib/docker has 2.0 GiB free, at least 3 GiB are needed")
+    assert lines(done)[-1].startswith(
+        "/var/lib/docker on this machine has 2.0 GiB free, at least 3 GiB are needed")
     assert not docker_is_there(machine)
 
 
