@@ -95,7 +95,7 @@ def join_all(machines: Fleet, client: docker.DockerClient) -> None:
     """Let every machine join that isn't a node yet: managers in turn, then the workers."""
     nodes = {node.id for node in client.nodes.list()}
     new = [member for member in machines.members
-           if swarm.membership(member.client).node_id not in nodes]
+           if member.membership().node_id not in nodes]
     managers = [str(node.attrs["Status"]["Addr"]) for node in client.nodes.list()
                 if "ManagerStatus" in node.attrs]
 
@@ -116,7 +116,7 @@ def join_all(machines: Fleet, client: docker.DockerClient) -> None:
 
 def node_ids(machines: Fleet) -> dict[Member, str]:
     """Return the id of each machine's node."""
-    return {member: swarm.membership(member.client).node_id
+    return {member: member.membership().node_id
             for member in machines.members}
 
 

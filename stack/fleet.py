@@ -17,13 +17,14 @@ import requests
 from docker.errors import DockerException
 from paramiko import Channel
 
-from stack import console, engine, inventory, settings
+from stack import console, engine, inventory, settings, swarm
 from stack.console import Step
 from stack.errors import OperatorError, Refused, raise_all
 from stack.host_keys import FILE, Pinned
 from stack.inventory import Inventory, Node
 from stack.machine import Completed, Input, LocalMachine, Machine
 from stack.remote import Gone, RemoteMachine
+from stack.swarm import Membership
 from stack.tunnel import Tunnel
 
 R = TypeVar("R")
@@ -47,6 +48,11 @@ class Member:
     def client(self) -> docker.DockerClient:
         """Its engine; one client, as each keeps some of the few sessions that sshd allows."""
         return engine.connect(self.machine)
+
+    def membership(self) -> Membership:
+        """Read its part in a Swarm; raises Gone if it has gone."""
+        with naming(self.machine):
+            return swarm.membership(self.client)
 
     @property
     def private(self) -> str:

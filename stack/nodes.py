@@ -7,7 +7,7 @@ from typing import Any
 
 import docker
 
-from stack import console, engine, joining, lock, peers, probe, records, rollout, swarm
+from stack import console, engine, joining, lock, peers, probe, records, rollout
 from stack.console import step
 from stack.definition import Stack
 from stack.errors import OperatorError, Refused
@@ -256,7 +256,7 @@ def leave(target: Target, node: Node, member: Member | None) -> None:
         if member:
             try:
                 # It has left already, if this was broken off before.
-                if swarm.membership(member.client).member:
+                if member.membership().member:
                     member.machine.must(["docker", "swarm", "leave", "--force"])
             except Gone as error:
                 console.say(f"  note           {error.cause}; it still thinks it is a node")

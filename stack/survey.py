@@ -64,7 +64,7 @@ def memberships(looks: Sequence[Look]) -> dict[Member, Membership]:
 
 def _settled(member: Member) -> Membership:
     deadline = time.monotonic() + SETTLED
-    while (found := swarm.membership(member.client)).state == "pending" \
+    while (found := member.membership()).state == "pending" \
             and time.monotonic() < deadline:
         time.sleep(0.3)
     return found
@@ -89,7 +89,7 @@ def _look(member: Member, settings: Settings, current: Step) -> Look:
                          else preflight.LEAST_DISK_AT_FIRST)
     if member.node.labels.get("edge") == "true":
         preflight.check_ports(machine, settings)
-    membership = swarm.membership(member.client) if running else Membership()
+    membership = member.membership() if running else Membership()
     current.found(f"{system.name}, room and ports are there")
     return Look(member, system, installed, running, membership,
                 0.0 if isinstance(machine, LocalMachine) else clock.offset(machine))

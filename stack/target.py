@@ -92,7 +92,7 @@ def working_manager(machines: Fleet) -> AnyManager:
     found = AnyManager(fleet.builders(machines))
     for member in fleet.builders(machines):
         try:
-            part = swarm.membership(member.client)
+            part = member.membership()
         except (OperatorError, DockerException, requests.RequestException):
             part = None
         if part and part.manager and not part.error:

@@ -42,9 +42,9 @@ class Laptop:
         """The host keys that ./fab has been told to trust."""
         return self.folder / "known_hosts"
 
-    def choose(self, nodes: Sequence[NodeEntry]) -> None:
-        """Write the inventory."""
-        self.inventory.write_text(yaml.safe_dump({"name": "test", "nodes": list(nodes)}))
+    def choose(self, nodes: Sequence[NodeEntry], **keys: Any) -> None:
+        """Write the inventory, with further keys if they are given."""
+        self.inventory.write_text(yaml.safe_dump({"name": "test", "nodes": list(nodes), **keys}))
 
     def shell(self, line: str, timeout: float) -> Result:
         """Run a shell line in the home directory, whatever its exit code."""

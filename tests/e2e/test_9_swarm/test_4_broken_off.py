@@ -20,6 +20,9 @@ if command -v docker > /dev/null; then
     docker image rm localhost:1/tally/base:trixie > /dev/null 2>&1
     docker images --quiet localhost:1/tally/registry | xargs --no-run-if-empty docker image rm
     systemctl stop docker.socket docker.service containerd.service
+    # An overlay network's, if Docker had no time to take it along.
+    ip -oneline link show type vxlan | cut --delimiter=: --fields=2 | xargs --no-run-if-empty \
+        --max-args=1 ip link delete
     DEBIAN_FRONTEND=noninteractive apt-get remove --quiet=2 --yes {PACKAGES}
 fi
 rm -rf /etc/docker/certs.d /etc/tally/docker
