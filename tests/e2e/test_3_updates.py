@@ -225,6 +225,6 @@ def test_a_page_that_can_not_be_rendered_is_taken_back(edited: Site, address: st
     edited.replace("app/templates/page.html", "{{ chart }}", "{{ chart.nothing.at_all }}")
     done = edited.fab("deploy")
     assert done.code == 4, done.stdout + done.stderr
-    assert "serves /version at port 80, but not the page" in lines(done)[-1]
+    assert "serves /version at 127.0.0.1:80, but not the page" in lines(done)[-1]
     assert edited.version() == version
     assert edited.visit(address).visits >= 1

@@ -115,9 +115,9 @@ def install_script(machine: Machine) -> None:
 
 
 def set_peers(machine: Machine, *addresses: str) -> None:
-    """Write the peers and reload, as bootstrap does over SSH."""
+    """Write the peers and apply them, as bootstrap does over SSH."""
     machine.run(f"printf '%s\\n' {shlex.join(addresses)} | sudo tee /etc/tally/peers && "
-                "sudo systemctl reload tally-firewall", user="deploy")
+                "sudo /usr/local/sbin/tally-peers", user="deploy")
 
 
 def seen_from(machine: Machine, address: str, scanned: set[str] = SCANNED) -> set[str]:

@@ -61,7 +61,7 @@ def places(trio: list[Hardware]) -> Iterator[Places]:
 
 def set_peers(machine: Hardware, *peers: Hardware) -> None:
     machine.console(f"printf '%s\\n' {' '.join(peer.address for peer in peers)} "
-                    "> /etc/tally/peers && systemctl reload tally-firewall || "
+                    "> /etc/tally/peers && /usr/local/sbin/tally-peers || "
                     "{ journalctl --unit=tally-firewall --lines=20 >&2; exit 1; }")
 
 

@@ -69,7 +69,7 @@ def swarm(lab: Lab) -> Iterator[Swarm]:
     manager, worker = lab.boot(user_data=render(lab.public_key), names=["holder", "puller"])
     for machine, peer in ((manager, worker), (worker, manager)):
         machine.console(f"echo {peer.address} > /etc/tally/peers; "
-                        "systemctl reload tally-firewall")
+                        "/usr/local/sbin/tally-peers")
     manager.console(f"docker swarm init --advertise-addr={manager.address}")
     token = manager.console("docker swarm join-token --quiet worker").stdout.strip()
     worker.console(f"docker swarm join --token={token} {manager.address}:2377")

@@ -206,7 +206,7 @@ def test_a_signal_leaves_nothing_behind(lab: Lab, number: signal.Signals, moment
     before = leftovers(directory)
 
     child.send_signal(number)
-    child.wait(timeout=60)
+    child.wait(timeout=120)
 
     assert {"processes", "namespaces", "links", "rules", "disks", "files"} == before
     assert leftovers(directory) == set()
@@ -225,7 +225,7 @@ def test_a_killed_lab_takes_its_machines_along_and_the_next_one_removes_the_rest
         lab: Lab) -> None:
     child, directory = start_child("booted")
     child.kill()
-    child.wait(timeout=60)
+    child.wait(timeout=120)
     host.wait_until(lambda: not leftovers(directory) & {"processes", "disks"}, 10, "its end")
     assert leftovers(directory) == {"namespaces", "links", "rules", "files"}
 

@@ -221,7 +221,7 @@ def test_a_worker_of_another_swarm(
     learn(laptop, emma)
     begin = (f"docker swarm init --advertise-addr={dora.address} && "
              f"nft add element inet tally peers4 {{ {emma.address} }}")
-    with changed(dora, begin, "docker swarm leave --force; systemctl reload tally-firewall"):
+    with changed(dora, begin, "docker swarm leave --force; /usr/local/sbin/tally-peers"):
         token = dora.console("docker swarm join-token --quiet worker").stdout.strip()
         # It has joined when the network that a new node gets is there.
         join = (f"docker swarm join --token={token} {dora.address}:2377 && "

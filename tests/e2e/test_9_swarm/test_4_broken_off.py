@@ -27,7 +27,7 @@ if command -v docker > /dev/null; then
 fi
 rm -rf /etc/docker/certs.d /etc/tally/docker
 echo '# Nobody yet.' > /etc/tally/peers
-systemctl reload tally-firewall
+/usr/local/sbin/tally-peers
 """
 # A group number of its own, as on machines that were installed at different times.
 RENUMBER = "groupmod --gid 1234 docker"
