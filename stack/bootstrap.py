@@ -10,7 +10,6 @@ from stack import (
 from stack.console import Step, step
 from stack.errors import Refused, raise_all
 from stack.fleet import Fleet, Member
-from stack.joining import Parts
 from stack.privilege import require_root
 from stack.settings import Settings, inventory_path
 from stack.survey import Look
@@ -58,7 +57,7 @@ def change(machines: Fleet, looks: Sequence[Look], base: Member | None) -> docke
     parts = survey.memberships(looks)
     if not machines.local:
         raise_all(joining.complaints(parts))
-    return ensure_swarm(machines, parts, base or joining.first_manager(parts))
+    return ensure_swarm(machines, base or joining.first_manager(parts))
 
 
 def ensure_docker(look: Look, current: Step) -> None:
@@ -76,16 +75,13 @@ def ensure_docker(look: Look, current: Step) -> None:
         current.changed(f"{' and '.join(done)}, version {version}")
 
 
-def ensure_swarm(machines: Fleet, parts: Parts, base: Member | None) -> docker.DockerClient:
+def ensure_swarm(machines: Fleet, base: Member | None) -> docker.DockerClient:
     """Make one Swarm of the machines, whatever there is of it; return a client of it."""
     with step("swarm") as current:
         if base is None:
             base = machines.managers[0]
-            joining.begin(base, machines.several)
+            joining.begin(base)
             current.changed(f"initialised, with {base.name} as its manager")
-        elif machines.several and parts[base].address == swarm.LOOPBACK:
-            joining.move(base)
-            current.changed(f"{base.name} now listens at {base.private} for others")
     if machines.several:
         join_all(machines, base.client)
     return ensure_roles(machines, base.client)

@@ -32,6 +32,11 @@ def complaints(parts: Parts) -> list[OperatorError]:
         if part.state == "locked" or part.state == "active" and part.manager and part.error:
             errors.append(Refused(f"the Swarm of {member.name} is in trouble "
                                   f"({part.error or part.state})", "see on it: docker info"))
+        elif len(parts) > 1 and part.address == LOOPBACK:
+            # Raft keeps the address that a manager began with, whatever it is told later.
+            errors.append(Refused(f"{member.name} is a Swarm of one that began without an address "
+                                  "for others, and Docker can't give it one",
+                                  "begin anew on other machines, or leave it alone"))
         elif part.member and part.address not in {member.private, LOOPBACK} and part.address:
             errors.append(Refused(f"{member.name} is in a Swarm as {part.address}, and the "
                                   f"inventory says private: {member.private or 'nothing'}",
@@ -74,20 +79,12 @@ def first_manager(parts: Parts) -> Member | None:
     return next((member for member, part in parts.items() if part.manager), None)
 
 
-def begin(member: Member, several: bool) -> None:
-    """Make a Swarm of one machine, which listens for others only if there will be any."""
-    client = member.client
-    address = member.private if several else LOOPBACK
-    client.swarm.init(advertise_addr=address, data_path_addr=address,
-                      listen_addr=f"{address}:{PORT}",
-                      default_addr_pool=[str(free_pool(routes(member)))], subnet_size=24)
-
-
-def move(member: Member) -> None:
-    """Give a Swarm of one, which listens for nobody, an address for others to join at."""
-    client = member.client
-    client.swarm.init(advertise_addr=member.private, data_path_addr=member.private,
-                      listen_addr=f"{member.private}:{PORT}", force_new_cluster=True)
+def begin(member: Member) -> None:
+    """Make a Swarm of one machine, which listens for others if they could ever come."""
+    address = member.private or LOOPBACK
+    member.client.swarm.init(
+        advertise_addr=address, data_path_addr=address, listen_addr=f"{address}:{PORT}",
+        default_addr_pool=[str(free_pool(routes(member)))], subnet_size=24)
 
 
 def routes(member: Member) -> list[IPv4Network]:

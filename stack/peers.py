@@ -80,9 +80,7 @@ def forget(member: Member, address: str) -> None:
 
 def broken(machines: Fleet, looks: Sequence[Look]) -> list[OperatorError]:
     """Return a line for each way between nodes that Swarm needs and that is closed."""
-    # A Swarm of one doesn't listen for others yet.
-    joined = {look.member: look.membership.state == "active"
-              and look.membership.address != LOOPBACK for look in looks}
+    joined = {look.member: look.membership.state == "active" for look in looks}
     lines = reach.check([
         reach.Place(member.machine, member.private, member.node.role, joined[member],
                     member.node.labels.get("registry") == "true")

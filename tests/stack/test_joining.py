@@ -63,7 +63,7 @@ def lines(errors: list[OperatorError]) -> list[str]:
     {ONE: Membership(), WORKER: Membership()},
     {ONE: managing("192.0.2.1"), TWO: Membership(), WORKER: working("192.0.2.3")},
     {ONE: Membership(), TWO: managing("192.0.2.2"), WORKER: working("192.0.2.3")},
-    {ONE: managing("127.0.0.1"), WORKER: Membership()},
+    {ONE: managing("127.0.0.1")},
     {ONE: managing("192.0.2.1"), WORKER: Membership("pending", False, "", "", "192.0.2.3")}])
 def test_machines_that_belong_together_are_taken(parts: dict[Member, Membership]) -> None:
     assert complaints(parts) == []
@@ -210,6 +210,12 @@ def test_a_change_that_the_swarm_refuses_is_an_error(
     engine.failing = True
     with pytest.raises(docker.errors.APIError):
         promote(client, "id1")
+
+
+def test_a_swarm_that_listens_for_itself_alone_cant_grow() -> None:
+    assert lines(complaints({ONE: managing("127.0.0.1"), WORKER: Membership()})) == [
+        "one is a Swarm of one that began without an address for others, and Docker can't give "
+        "it one: begin anew on other machines, or leave it alone"]
 
 
 def test_a_worker_that_the_swarm_doesnt_know_is_refused(client: docker.DockerClient) -> None:

@@ -145,7 +145,7 @@ def check_whole(machines: list[Machine]) -> None:
         assert peers.split() == sorted(others)
     assert made(machines[0], "secret") == sorted(
         [f"tally-{name}" for name in SECRETS] + ["tally-registry-htpasswd", "tally-registry-key"])
-    assert made(machines[0], "config") == ["tally-registry-certificate"]
+    assert made(machines[0], "config") == ["tally-registry-certificate", "tally-registry-state"]
     assert on_all(machines, "dpkg --audit; ls --directory /var/tmp/tally-base.* 2> /dev/null; "
                   "stat --format=%g /var/run/docker.sock") == ["1234\n"] * len(machines)
 
