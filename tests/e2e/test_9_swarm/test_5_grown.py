@@ -32,7 +32,7 @@ def test_its_visits_are_still_known_on_three(
     before = Site(one.address, laptop.shell).visit(visitor)
 
     laptop.choose([entry(machine) for machine in managers])
-    done = laptop.fab("bootstrap deploy")
+    done = laptop.fab("bootstrap --accept-new-host-keys deploy")
 
     assert done.code == 0, done.stdout + done.stderr
     for number, machine in enumerate(managers, start=1):
