@@ -41,7 +41,7 @@ class Membership:
     """What a machine is in a Swarm: `state` as Docker gives it.
 
     `cluster` is the Swarm's id, which only managers know; `address` is where the
-    node says that it is found, `remotes` are the managers that it knows.
+    node says that it is found.
     """
 
     state: str = "inactive"
@@ -50,16 +50,13 @@ class Membership:
     node_id: str = ""
     address: str = ""
     cluster: str = ""
-    remotes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, swarm: Mapping[str, Any]) -> "Membership":
         """Read the Engine API's info, its part about Swarm."""
         return cls(swarm["LocalNodeState"], bool(swarm["ControlAvailable"]),
                    swarm.get("Error", ""), swarm["NodeID"], swarm.get("NodeAddr", ""),
-                   (swarm.get("Cluster") or {}).get("ID", ""),
-                   tuple(each["Addr"].rsplit(":", 1)[0]
-                         for each in swarm.get("RemoteManagers") or []))
+                   (swarm.get("Cluster") or {}).get("ID", ""))
 
     @property
     def member(self) -> bool:
