@@ -7,24 +7,13 @@ from pathlib import Path
 import pytest
 
 from stack.settings import ROOT
-from tests.e2e.site import Site, bare_clone
-from tests.lab import Lab, Machine, Result
+from tests.e2e.site import Site, bare_clone, newcomer
+from tests.lab import Lab, Machine
 
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bare_clone(ROOT, tmp_path_factory.mktemp("origin"))
-
-
-def newcomer(machine: Machine, repository: Path, user: str) -> Site:
-    """Clone the project in a user's home on a machine."""
-    def shell(line: str, timeout: float) -> Result:
-        return machine.run(line, user=user, check=False, timeout=timeout)
-    home = "/root" if user == "root" else f"/home/{user}"
-    machine.copy_in(repository, f"{home}/tally.git", user=user)
-    cloned = shell("git clone --quiet tally.git tally", 60)
-    assert cloned.code == 0, cloned.stderr
-    return Site(machine.address, shell)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import Result
+from tests.lab import Machine, Result
 
 SENTENCE = re.compile(r"You have visited this page (\d+) times\. Total visitors: (\d+)")
 # Runs a shell line in the operator's home, within so many seconds.
@@ -108,6 +108,17 @@ class Site:
     def restore_files(self) -> None:
         """Undo every change to the clone's files."""
         self.sh("git checkout --quiet -- . && git clean --quiet -d --force")
+
+
+def newcomer(machine: Machine, repository: Path, user: str) -> Site:
+    """Clone the project in a user's home on a machine."""
+    def shell(line: str, timeout: float) -> Result:
+        return machine.run(line, user=user, check=False, timeout=timeout)
+    home = "/root" if user == "root" else f"/home/{user}"
+    machine.copy_in(repository, f"{home}/tally.git", user=user)
+    cloned = shell("git clone --quiet tally.git tally", 60)
+    assert cloned.code == 0, cloned.stderr
+    return Site(machine.address, shell)
 
 
 def bare_clone(checkout: Path, target: Path) -> Path:

@@ -218,4 +218,4 @@ def test_what_no_longer_serves_is_removed(swarm: Swarm) -> None:
              swarm.manager.console(f"docker {what} ls --format {{{{.Name}}}}").stdout.split()]
 
     assert sorted(kinds) == ["tally-registry-certificate", "tally-registry-htpasswd",
-                             "tally-registry-key"]
+                             "tally-registry-key", "tally-registry-state"]

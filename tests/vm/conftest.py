@@ -6,23 +6,24 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from stack.cloud_init import render
-from stack.images import BASE, LEAN
+from stack.images import PREFIX
 from stack.settings import ROOT
-from tests.e2e.site import Site, bare_clone
+from tests.e2e.site import Site, bare_clone, newcomer
 from tests.lab import Result, host
-from tests.lab.rootfs import bootstrap
 from tests.vm.lab import VirtualLab
 from tests.vm.machine import USER, VirtualMachine
 
 # It takes long: pytest shows this while it runs.
 LOG = logging.getLogger("vm")
+LIST = f"docker image ls --format '{{{{.Repository}}}}:{{{{.Tag}}}}' '{PREFIX}/*'"
+SAVE = f"docker image save $({LIST})"
 
 
 @pytest.fixture(scope="session")
@@ -33,32 +34,56 @@ def lab() -> Iterator[VirtualLab]:
 
 
 @pytest.fixture(scope="session")
-def vm(lab: VirtualLab) -> Iterator[VirtualMachine]:
-    """Boot a plain machine with the project's own user-data."""
+def home(lab: VirtualLab) -> Path:
+    """A directory among the lab's files, so that it goes when they go."""
+    home = lab.private_key.parent / "laptop"
+    home.mkdir()
+    return home
+
+
+@pytest.fixture(scope="session")
+def repository(home: Path) -> Path:
+    return bare_clone(ROOT, home)
+
+
+@pytest.fixture(scope="session")
+def images(lab: VirtualLab, repository: Path, home: Path) -> Path:
+    """Build the images where the CPU isn't emulated, as a registry would have them."""
+    LOG.info("building the images on a machine of their own; about 2 minutes")
+    builder, = lab.boot(names=["builder"])
+    done = newcomer(builder, repository, "root").fab("bootstrap build")
+    assert done.code == 0, done.stdout + done.stderr
+    archive = home / "images.tar"
+    with archive.open("wb") as file:
+        subprocess.run(builder.ssh.argv("root", SAVE), stdout=file, check=True)
+    lab.discard(builder)
+    return archive
+
+
+@pytest.fixture(scope="session")
+def vm(lab: VirtualLab, images: Path) -> Iterator[VirtualMachine]:
+    """Boot a plain machine with the project's own user-data, and bring it the images."""
     LOG.info("booting, with cloud-init installing Docker; about 4 minutes")
     with lab.virtual_machine("vm1", render(lab.public_key)) as vm:
-        LOG.info("%s is ready at %s", vm.name, vm.address)
-        bring_base_image(vm, lab.private_key.with_name("base"))
+        LOG.info("%s is ready at %s; loading the images", vm.name, vm.address)
+        with images.open("rb") as file:
+            subprocess.run(vm.ssh.argv(USER, "docker image load"), stdin=file, check=True)
         yield vm
 
 
 @pytest.fixture(scope="session")
-def laptop(lab: VirtualLab, vm: VirtualMachine) -> Site:
+def laptop(lab: VirtualLab, vm: VirtualMachine, repository: Path, home: Path) -> Site:
     """An operator's fresh clone on this host, with an inventory of the one machine."""
-    # Among the lab's files, so that it goes when they go.
-    home = lab.private_key.parent / "laptop"
-    home.mkdir()
     clone = home / "tally"
-    host.call(["git", "clone", "--quiet", bare_clone(ROOT, home), clone])
-    (clone / "inventory.yml").write_text(inventory(vm, lab.private_key), encoding="utf-8")
+    host.call(["git", "clone", "--quiet", repository, clone])
+    chosen = home / "inventory.yml"
+    chosen.write_text(inventory(vm, lab.private_key), encoding="utf-8")
     # From the machine's console: nobody has to trust at first sight.
-    (clone / "known_hosts").write_bytes(lab.known_hosts.read_bytes())
-    host.call(["git", "-C", clone, "add", "inventory.yml", "known_hosts"])
-    host.call(["git", "-C", clone, "-c", "user.name=Operator", "-c", "user.email=op@example.org",
-               "commit", "--quiet", "--message", "The machine"])
+    (home / "known_hosts").write_bytes(lab.known_hosts.read_bytes())
 
     def shell(line: str, timeout: float) -> Result:
-        return run_aloud(["timeout", "--foreground", f"{timeout:g}", "sh", "-c", line], home)
+        return run_aloud(["timeout", "--foreground", f"{timeout:g}", "sh", "-c", line], home,
+                         {"INVENTORY": str(chosen)})
     return Site(vm.address, shell)
 
 
@@ -82,32 +107,19 @@ def take(addresses: Iterator[str]) -> partial[str]:
     return partial(next, addresses)
 
 
-def bring_base_image(vm: VirtualMachine, directory: Path) -> None:
-    """Build the base image here, as fast as a registry would have it there.
-
-    That bootstrap itself can build it is proven on machines whose CPU isn't emulated.
-    """
-    LOG.info("making the base image")
-    bootstrap(directory, *(f"--dpkgopt={option}" for option in LEAN))
-    archive = directory.with_suffix(".tar")
-    host.call(["tar", "--create", "--file", archive, "--directory", directory, "."])
-    vm.ssh.copy_in(archive, "/var/tmp/base.tar", USER)
-    vm.run(f"docker import /var/tmp/base.tar {BASE} && rm /var/tmp/base.tar")
-
-
 def inventory(vm: VirtualMachine, key: Path) -> str:
     """Return an inventory of one machine; JSON is YAML, too."""
     return json.dumps({"name": "vm", "ssh": {"user": USER, "key": str(key)},
                        "nodes": [{"host": vm.address, "role": "manager"}]}, indent=2)
 
 
-def run_aloud(command: list[str], home: Path) -> Result:
+def run_aloud(command: list[str], home: Path, env: Mapping[str, str]) -> Result:
     """Run a command in a home directory, and log each line that it prints, as it comes."""
     said = []
     with subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *command], cwd=home, text=True,
             # No emulated CPU keeps to times that are meant for real ones.
-            env={**os.environ, "HOME": str(home), "DEPLOY_TIMEOUT": "900"},
+            env={**os.environ, "HOME": str(home), "DEPLOY_TIMEOUT": "900", **env},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         try:
