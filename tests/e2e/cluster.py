@@ -15,7 +15,7 @@ command -v docker > /dev/null || exit 0
 docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.NodeID}} {{.Swarm.NodeAddr}}'
 docker image ls --all --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}' | sort
 docker volume ls --quiet | sort
-docker network ls --no-trunc --quiet --filter driver=overlay | sort
+docker network ls --no-trunc --quiet --filter driver=overlay --filter name=tally | sort
 docker container ls --no-trunc --format '{{.ID}} {{.Names}}' | sort
 docker node ls > /dev/null 2>&1 || exit 0
 for kind in node service secret config; do

@@ -56,7 +56,8 @@ def images(lab: VirtualLab, repository: Path, home: Path) -> Path:
     archive = home / "images.tar"
     with archive.open("wb") as file:
         subprocess.run(builder.ssh.argv("root", SAVE), stdout=file, check=True)
-    lab.discard(builder)
+    # Its address stays taken: known_hosts has its key.
+    builder.lose_power()
     return archive
 
 
