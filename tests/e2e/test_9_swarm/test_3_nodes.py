@@ -160,7 +160,12 @@ def test_without_its_leader_the_swarm_goes_on(
         assert refused.code == 1 and "a majority has to be left" in refused.stderr
     finally:
         leader.boot()
-    deadline = time.monotonic() + 60
+    wait_well(laptop, 60)
+
+
+def wait_well(laptop: Laptop, seconds: float) -> None:
+    """Ask for the status until it says that all is well; fail with what it says at the end."""
+    deadline = time.monotonic() + seconds
     while (done := laptop.fab("status")).code != 0 and time.monotonic() < deadline:
         time.sleep(1)
     well(done)
@@ -172,7 +177,7 @@ def elsewhere_led(laptop: Laptop, five: list[Machine]) -> Machine:
     if led(berta) == anna.name:
         anna.console("systemctl restart docker")
         host.wait_until(lambda: led(berta) not in ("", anna.name), 60, "another leader")
-        host.wait_until(lambda: laptop.fab("status").code == 0, 120, "all well again")
+        wait_well(laptop, 120)
     return next(machine for machine in five if machine.name == led(berta))
 
 
