@@ -8,20 +8,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from stack.errors import OperatorError, raise_all
 
 # In a locale without "…", a question mark is better than a traceback.
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="replace")
-OUT = Console(highlight=False, soft_wrap=True, emoji=False,
-              width=None if sys.stdout.isatty() else 200)
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console as wide as its terminal; elsewhere there is room for any table.
+
+    Nothing moves there either, also where FORCE_COLOR has rich take a log for a terminal.
+    """
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False,
+                   width=None if terminal else 200, force_interactive=None if terminal else False)
+
+
+OUT = _console()
 # The steps that have ended, and what else a report should tell.
 ENDED: list[dict[str, Any]] = []
 FACTS: dict[str, Any] = {}
@@ -34,7 +44,21 @@ def fact(name: str, value: Any) -> None:
 
 def leave_stdout() -> None:
     """Tell people on stderr from now on: stdout belongs to a report for programs."""
-    OUT.file = sys.stderr
+    global OUT
+    OUT = _console(stderr=True)
+
+
+def cut(text: str, style: str = "") -> Text:
+    """Return one line of a live display; what there is no room for is left out.
+
+    A line that the terminal itself wraps is one more than rich knows of and wipes.
+    """
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
+def spinning(text: str) -> Group:
+    """Return what a spinner says; rich would join a bare Text to it, and wrap both."""
+    return Group(cut(text))
 
 
 class Named(Protocol):
@@ -60,8 +84,8 @@ class Step:
 
     def doing(self, what: str) -> None:
         """Say that long work begins: in a spinner on a terminal, else in a line of its own."""
-        self._status.update(escape(f"{self.name}: {self._place}{what}"))
-        if not OUT.is_terminal:
+        self._status.update(spinning(f"{self.name}: {self._place}{what}"))
+        if not OUT.is_interactive:
             say(f"  {self.name:<14} {self._place}{what} …")
 
     def changed(self, outcome: str) -> None:
@@ -84,7 +108,7 @@ class Step:
 @contextmanager
 def step(name: str) -> Iterator[Step]:
     """Print one line for a step: its name, its outcome, its seconds."""
-    with OUT.status(f"{name}: checking") as status:
+    with OUT.status(spinning(f"{name}: checking")) as status:
         current = Step(name, status)
         try:
             yield current
@@ -106,7 +130,7 @@ def together(name: str, places: Sequence[N], work: Callable[[N, Step], R], *,
         with step(name) as current:
             return [work(places[0], current)]
     pool = ThreadPoolExecutor(len(places) or 1)
-    with OUT.status(f"{name}: checking") as status:
+    with OUT.status(spinning(f"{name}: checking")) as status:
         whole, steps = Step(name, status), [Step(name, status, place.name) for place in places]
         try:
             running = [pool.submit(_work, work, place, current)

@@ -17,7 +17,31 @@ BROKEN_TASKS = {"failed", "rejected", "orphaned", "complete"}
 # So many of them within so long are a loop; fewer may have been a reboot.
 LOOP = 3
 LOOP_TIME = timedelta(minutes=2)
+# Tasks that Swarm has told to end.
+DISMISSED = {"shutdown", "remove"}
 Task = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """What a person is told of one task.
+
+    `node` is an id, or "" before Swarm has chosen one. `state` is Swarm's own word, or
+    "stopping". `new` tells what is defined as the service is now from what it replaces.
+    """
+
+    service: str
+    node: str
+    tag: str
+    state: str
+    created: datetime
+    changed: datetime
+    error: str
+    new: bool
+
+    @property
+    def broken(self) -> bool:
+        return self.state in BROKEN_TASKS
 
 
 @dataclass(frozen=True)
@@ -26,7 +50,8 @@ class Progress:
 
     It is `full` when all its tasks, and no others, run as wanted, and `settled` when
     Swarm has also watched them for as long as it should. `broken` says why it can't
-    arrive any more; `task` is the one to blame.
+    arrive any more; `task` is the one to blame. `lines` are those tasks that run, are on
+    their way, or were the last of their place to fail.
     """
 
     name: str
@@ -37,6 +62,7 @@ class Progress:
     settled: bool = False
     broken: str = ""
     task: str = ""
+    lines: tuple[TaskLine, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} {self.running}/{self.wanted}"
@@ -68,7 +94,53 @@ def judge(client: docker.DockerClient, name: str, service: dict[str, Any], tasks
         culprit = loop[-1]
         broken = f"{len(loop)} tasks in a row ended: {cause_of(client, culprit)}"
     return Progress(name, len(up_to_date), wanted, running, full, settled, broken,
-                    culprit["ID"] if culprit else "")
+                    culprit["ID"] if culprit else "", _lines(name, tasks, current))
+
+
+def _lines(name: str, tasks: list[Task], current: list[Task]) -> tuple[TaskLine, ...]:
+    """Return the lines of the tasks that matter to somebody who waits, place by place."""
+    ordered = sorted(tasks, key=lambda task: (_place(task), _time(task["CreatedAt"])))
+    last_broken = {_place(task): task["ID"] for task in ordered
+                   if task["Status"]["State"] in BROKEN_TASKS}
+    new = {task["ID"] for task in current}
+    return tuple(_line(name, task, task["ID"] in new) for task in ordered
+                 if _is_alive(task) or task["ID"] == last_broken.get(_place(task)))
+
+
+def _place(task: Task) -> tuple[int, str]:
+    """Return which of a service's tasks it is, or came instead of.
+
+    A replicated service numbers them; a global one has one on each node.
+    """
+    slot = int(task.get("Slot", 0))
+    return slot, "" if slot else task.get("NodeID", "")
+
+
+def _is_alive(task: Task) -> bool:
+    """Tell whether a task runs or is on its way.
+
+    One that was told to end before it ran may stay "pending" in Swarm's memory for ever.
+    """
+    state = task["Status"]["State"]
+    return state == "running" or not (
+        state in BROKEN_TASKS | DISMISSED or task["DesiredState"] in DISMISSED)
+
+
+def _line(name: str, task: Task, new: bool) -> TaskLine:
+    status = task["Status"]
+    state = status["State"]
+    if state == "running" and task["DesiredState"] in DISMISSED:
+        state = "stopping"
+    # Of a task on its way, the message only says its state in other words.
+    said = status.get("Err") or (status.get("Message", "") if state in BROKEN_TASKS else "")
+    return TaskLine(name, task.get("NodeID", ""), _tag(task["Spec"]["ContainerSpec"]["Image"]),
+                    state, _time(task["CreatedAt"]), _time(status["Timestamp"]),
+                    " ".join(said.split()), new)
+
+
+def _tag(image: str) -> str:
+    """Return an image's tag: its registry may have a port, and a digest may follow."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[2]
 
 
 def cause_of(client: docker.DockerClient, task: Task | None) -> str:

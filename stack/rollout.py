@@ -8,7 +8,7 @@ import docker
 import requests
 from docker.errors import DockerException
 
-from stack import console
+from stack import live
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.errors import OperatorError
@@ -76,14 +76,15 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
          held: float = HELD) -> None:
     """Wait until every service runs as wanted, and stays so for `held` seconds.
 
-    Raises NotArrived at the first service that can't, or after `timeout` seconds.
+    People see the tasks meanwhile. Raises NotArrived at the first service that can't, or
+    after `timeout` seconds.
     """
     deadline, steady_since = time.monotonic() + timeout, time.monotonic()
     seen: frozenset[str] = frozenset()
-    with console.OUT.status("waiting for the tasks") as status:
+    with live.shown(client) as show:
         while True:
             now = look(client, stack)
-            status.update("waiting: " + ", ".join(map(str, now)))
+            show(now)
             _give_up_if_broken(cli, now)
             ids = frozenset().union(*(service.ids for service in now))
             if ids != seen or not all(service.full for service in now):

@@ -1,6 +1,7 @@
 """Away from a terminal a step is one plain line."""
 
 import io
+import os
 import re
 import threading
 import time
@@ -13,6 +14,7 @@ from stack import console
 from stack.console import Step
 from stack.errors import Locked, Refused, Several
 from tests.stack.failing import error_of
+from tests.stack.terminal import Terminal
 
 pytestmark = pytest.mark.unit
 
@@ -188,3 +190,66 @@ def test_one_machines_error_stays_what_it_is() -> None:
 def test_a_bug_on_one_machine_goes_on_as_such() -> None:
     with pytest.raises(ZeroDivisionError):
         console.together("docker", PLACES, lambda place, current: 1 // 0)
+
+
+def test_a_spinner_is_one_line_however_narrow_the_terminal(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(width=30)
+    monkeypatch.setattr(console, "OUT", terminal.console)
+    with console.step("images") as current:
+        current.doing("building [app], postgres, socket-proxy, traefik")
+        for _ in range(3):
+            console.say("built")
+        assert [line[2:] for line in terminal.screen() if line != "built"] \
+            == ["images: building [app], pos…"]
+    assert "".join(terminal.screen()).startswith("built" * 3 + "  images         unchanged (")
+
+
+def test_spinners_of_several_machines_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(console, "OUT", terminal.console)
+    standing: list[str] = []
+
+    def work(place: Place, current: Step) -> None:
+        current.doing("installing it")
+        console.say("something")
+        standing.extend(line[2:] for line in terminal.screen() if line != "something")
+    console.together("docker", [A], work)
+    assert standing == ["docker: a  installing it"]
+    assert [line.split()[0] for line in terminal.screen()] == ["something", "docker"]
+
+
+def test_where_stdout_is_for_programs_people_are_told_on_stderr(
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Put back when the test ends.
+    monkeypatch.setattr(console, "OUT", console.OUT)
+    console.leave_stdout()
+    console.say("x" * 500)
+    assert capsys.readouterr() == ("", "x" * 500 + "\n")
+
+
+def test_a_log_in_colour_has_no_spinner(
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "OUT", console.OUT)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    console.leave_stdout()
+    with console.step("images") as current:
+        current.doing("building app")
+        time.sleep(0.3)
+    text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", capsys.readouterr().err)
+    assert re.sub(r"\d\.\d", "0.3", text) \
+        == "  images         building app …\n  images         unchanged (0.3 s)\n"
+
+
+def test_on_a_terminal_stderr_is_as_wide_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever stdout is: with --json it is mostly a file.
+    monkeypatch.setattr(console, "OUT", console.OUT)
+    monkeypatch.setenv("COLUMNS", "72")
+    monkeypatch.setenv("TERM", "xterm")
+    manager, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        console.leave_stdout()
+        assert (console.OUT.is_terminal, console.OUT.width) == (True, 72)
+    os.close(manager)

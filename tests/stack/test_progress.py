@@ -1,10 +1,12 @@
 """A service's progress is judged by the state of its tasks, and its culprit is named."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from stack.progress import BROKEN_UPDATES, Progress, progress
+from stack.progress import BROKEN_UPDATES, Progress, TaskLine, progress
 from tests.stack.engine_api import Engine, reached
 
 pytestmark = pytest.mark.unit
@@ -66,7 +68,7 @@ def test_progress_reads_as_running_of_wanted() -> None:
 def test_a_service_has_settled_when_just_its_new_tasks_run() -> None:
     found = seen(task("running", NEW, 1), task("running", NEW, 2), task("shutdown", OLD, 0))
     running = frozenset({identity(1), identity(2)})
-    assert found == Progress(
+    assert replace(found, lines=()) == Progress(
         "app", 2, 2, running, full=True, settled=True, task=identity(2))
 
 
@@ -156,3 +158,69 @@ def test_a_service_that_runs_again_after_failures_has_settled() -> None:
 def test_failures_of_the_old_definition_say_nothing_about_the_new() -> None:
     old = [{**crash(second), "Spec": OLD} for second in (1, 2, 3)]
     assert seen(*old, task("starting", NEW, 1)).broken == ""
+
+
+def at(place: int, given: Task, node: str = "", desired: str = "") -> Task:
+    """Return a task as one of a replicated service's places, on a node if there is one."""
+    return {**given, "Slot": place, "DesiredState": desired or given["DesiredState"],
+            **({"NodeID": node} if node else {})}
+
+
+def states(found: Progress) -> list[tuple[str, bool]]:
+    return [(line.state, line.new) for line in found.lines]
+
+
+def test_a_line_tells_what_a_person_wants_to_know_of_a_task() -> None:
+    image = {"ContainerSpec": {"Image": "registry.example.org:5000/tally/app:1.4.0-57@sha256:ab"}}
+    rejected = task("rejected", image, 5, "No such image:\n  app")
+    assert seen(at(1, rejected, "node")).lines == (TaskLine(
+        "app", "node", "1.4.0-57", "rejected", datetime(2026, 1, 1, 0, 5, 0, 123456, UTC),
+        datetime(2026, 1, 1, 0, 5, 1, 500000, UTC), "No such image: app", new=False),)
+
+
+@pytest.mark.parametrize(("image", "tag"), [
+    ("app:1", "1"), ("localhost:1/tally/app", ""), ("localhost:1/tally/app:1.4.0-57", "1.4.0-57"),
+    ("192.0.2.1:5000/app:2@sha256:0a", "2"), ("app@sha256:0a", "")])
+def test_a_line_has_the_tag_of_the_tasks_image(image: str, tag: str) -> None:
+    found = seen(task("running", {"ContainerSpec": {"Image": image}}, 1))
+    assert [line.tag for line in found.lines] == [tag]
+
+
+def test_what_runs_or_is_on_its_way_has_a_line_place_by_place() -> None:
+    found = seen(at(2, task("running", OLD, 2)), at(1, task("preparing", NEW, 4)),
+                 at(2, task("ready", NEW, 5), desired="ready"), at(1, task("running", OLD, 1)))
+    assert states(found) == [
+        ("running", False), ("preparing", True), ("running", False), ("ready", True)]
+
+
+def test_a_task_that_was_told_to_end_is_stopping_while_it_still_runs() -> None:
+    found = seen(at(1, task("running", OLD, 1), desired="shutdown"),
+                 at(2, task("running", NEW, 2), desired="remove"))
+    assert states(found) == [("stopping", False), ("stopping", True)]
+
+
+@pytest.mark.parametrize("state", ["pending", "assigned", "shutdown", "remove"])
+def test_a_task_that_ended_as_it_was_told_has_no_line(state: str) -> None:
+    assert states(seen(at(1, task(state, OLD, 1), desired="shutdown"))) == []
+
+
+def test_of_the_failures_in_one_place_the_last_has_a_line() -> None:
+    found = seen(at(1, crash(9), "a"), at(1, crash(3), "b"), at(2, crash(5)),
+                 at(1, task("new", NEW, 8)))
+    assert [line.error for line in found.lines] == ["exit code 9", "", "exit code 5"]
+
+
+def test_a_global_services_places_are_the_nodes() -> None:
+    failed = [{**crash(second), "NodeID": node} for second, node in ((1, "b"), (2, "a"), (3, "a"))]
+    assert [(line.node, line.error) for line in seen(*failed).lines] == [
+        ("a", "exit code 3"), ("b", "exit code 1")]
+
+
+def test_a_task_that_finds_no_node_says_why() -> None:
+    why = "no suitable node (insufficient memory)"
+    assert [line.error for line in seen(at(1, task("pending", NEW, 1, why))).lines] == [why]
+
+
+def test_a_failure_without_an_error_has_swarms_message_and_what_runs_has_none() -> None:
+    found = seen(at(1, task("complete", NEW, 1)), at(2, task("running", NEW, 2)))
+    assert [line.error for line in found.lines] == ["started", ""]

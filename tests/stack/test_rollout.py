@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stack import rollout
+from stack import console, rollout
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.machine import LocalMachine
@@ -17,6 +18,7 @@ from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
 from tests.stack.failing import error_of
 from tests.stack.serving import serving
+from tests.stack.terminal import Terminal
 
 pytestmark = pytest.mark.unit
 
@@ -240,3 +242,46 @@ def test_a_service_that_never_settles_is_given_up_at_the_deadline(cli: Cli) -> N
         assert error_of(lambda: rollout.wait(client, cli(), STACK, timeout=0),
                         NotArrived) \
             == "not steady after 0 s: app 0/0 (it has no task that is up to date)"
+
+
+class Starting(Engine):
+    """An engine whose one task runs once it was asked for three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        template = {"ContainerSpec": {"Image": "app:2"}}
+        self.kinds["services"]["s"] = {"ID": "s", "Spec": {
+            "Name": "tally_app", "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 1}}}}
+        self.kinds["nodes"]["n"] = {"ID": "n", "Description": {"Hostname": "tally-1"}}
+        self.kinds["tasks"]["t"] = {
+            "ID": "t", "ServiceID": "s", "Spec": template, "Slot": 1, "NodeID": "n",
+            "CreatedAt": "2026-01-01T00:00:00.5Z", "DesiredState": "running",
+            "Status": {"State": "starting", "Timestamp": "2026-01-01T00:00:01.5Z"}}
+
+    def answer(self, method: str, path: list[str], query: dict[str, list[str]],
+               body: dict[str, Any]) -> tuple[int, Any]:
+        self.asked.append(path[0])
+        if self.asked.count("tasks") == 3:
+            self.kinds["tasks"]["t"]["Status"]["State"] = "running"
+        return super().answer(method, path, query, body)
+
+
+def test_on_a_terminal_the_tasks_are_shown_at_the_price_of_one_request(
+        cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, terminal = Starting(), Terminal()
+    monkeypatch.setattr(console, "OUT", terminal.console)
+    with reached(engine) as client:
+        rollout.wait(client, cli(), STACK, timeout=60, held=0)
+    assert engine.asked == ["services", "tasks", "nodes"] + ["services", "tasks"] * 2
+    assert all(word in terminal.said for word in ("tally-1", "starting", "running"))
+    assert terminal.screen() == []
+
+
+def test_in_a_log_the_counts_are_told_and_nothing_else_is_asked_for(
+        cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Starting()
+    with reached(engine) as client:
+        rollout.wait(client, cli(), STACK, timeout=60, held=0)
+    assert engine.asked == ["services", "tasks"] * 3
+    assert capsys.readouterr().out == "  waiting        app 0/1 …\n"
