@@ -81,6 +81,8 @@ def task_template(client: docker.DockerClient, stack: Stack) -> TaskTemplate:
             secrets=_secrets(client, stack, job), read_only=job["read_only"],
             cap_drop=job["cap_drop"], mounts=[_tmpfs(volume) for volume in job["volumes"]],
             labels={CONTAINER_LABEL: "yes"},
+            # As process 1 it ignores SIGTERM, and its transaction ends with it in any case.
+            stop_grace_period=1_000_000_000,
             # The image's health check asks a server that the job doesn't run.
             healthcheck=Healthcheck(test=["NONE"])),
         resources=_resources(job["deploy"]["resources"]),

@@ -51,7 +51,7 @@ def check_ports(machine: Machine, settings: Settings) -> None:
                           f"stop it, or choose another: echo {name}={other} >> .env")
         if port not in OPEN and machine.run(["test", "-e", FIREWALL]).ok:
             raise Refused(f"{name}={port}: the firewall of {machine.name} lets visitors reach "
-                          "80 and 443 only", f"keep to those, or open it in {FIREWALL}")
+                          "80 and 443 only", "keep to those, in the inventory's ports or in .env")
 
 
 def _published(machine: Machine) -> set[int]:

@@ -1,7 +1,8 @@
 """Judge how far a service is on its way to what is wanted of it, from Swarm's own state."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -51,7 +52,8 @@ class Progress:
     It is `full` when all its tasks, and no others, run as wanted, and `settled` when
     Swarm has also watched them for as long as it should. `broken` says why it can't
     arrive any more; `task` is the one to blame. `lines` are those tasks that run, are on
-    their way, or were the last of their place to fail.
+    their way, or were the last of their place to fail. `lives` has the seconds that each
+    task lived that ended by itself soon after it was made.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Progress:
     broken: str = ""
     task: str = ""
     lines: tuple[TaskLine, ...] = ()
+    lives: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name} {self.running}/{self.wanted}"
@@ -86,15 +89,15 @@ def judge(client: docker.DockerClient, name: str, service: dict[str, Any], tasks
     update = (service.get("UpdateStatus") or {}).get("State", "")
     full = len(up_to_date) == len(running) == wanted
     settled = full and update in {"", "completed"}
-    broken, culprit = "", _newest(current)
+    broken, culprit, loop = "", _newest(current), _loop(current)
     if update in BROKEN_UPDATES:
         culprit = _blamed(service, tasks) or culprit
         broken = f"{cause_of(client, culprit)} (Swarm's update: {update.replace('_', ' ')})"
-    elif not settled and len(loop := _loop(current)) >= LOOP:
+    elif not settled and len(loop) >= LOOP:
         culprit = loop[-1]
         broken = f"{len(loop)} tasks in a row ended: {cause_of(client, culprit)}"
     return Progress(name, len(up_to_date), wanted, running, full, settled, broken,
-                    culprit["ID"] if culprit else "", _lines(name, tasks, current))
+                    culprit["ID"] if culprit else "", _lines(name, tasks, current), _lives(loop))
 
 
 def _lines(name: str, tasks: list[Task], current: list[Task]) -> tuple[TaskLine, ...]:
@@ -199,6 +202,13 @@ def _loop(current: list[Task]) -> list[Task]:
     broken = [task for task in current if task["Status"]["State"] in BROKEN_TASKS
               and _time(task["Status"]["Timestamp"]) > since]
     return sorted(broken, key=lambda task: _time(task["Status"]["Timestamp"]))
+
+
+def _lives(ended: list[Task]) -> dict[str, float]:
+    """Return the seconds from each task's making to its end, unless it had served for long."""
+    lives = {task["ID"]: _time(task["Status"]["Timestamp"]) - _time(task["CreatedAt"])
+             for task in ended}
+    return {task: life.total_seconds() for task, life in lives.items() if life < LOOP_TIME}
 
 
 def _newest(tasks: list[Task]) -> Task | None:

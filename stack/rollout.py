@@ -72,25 +72,48 @@ def _left_out(done: Completed) -> str:
     return next((line for line in said if line.lower().startswith("ignoring")), "")
 
 
+class Steadiness:
+    """How long everything has run as wanted, and how long it has to, to be believed.
+
+    At least `held` seconds. Where a task dies by itself meanwhile, the others have to
+    outlive it: code that ends after a while has them all running again for some time.
+    """
+
+    def __init__(self, held: float) -> None:
+        self._needed = held
+        self._since = time.monotonic()
+        self._seen: frozenset[str] = frozenset()
+        self._over: frozenset[str] | None = None
+
+    def believes(self, now: list[Progress]) -> bool:
+        """Take in how things are now; tell whether they have been so for long enough."""
+        ids = frozenset().union(*(service.ids for service in now))
+        if ids != self._seen or not all(service.full for service in now):
+            self._seen, self._since = ids, time.monotonic()
+        lives = {task: life for service in now for task, life in service.lives.items()}
+        if self._over is None:
+            # What ended before anybody waited has nothing to do with it.
+            self._over = frozenset(lives)
+        self._needed = max([self._needed, *(life for task, life in lives.items()
+                                            if task not in self._over)])
+        return all(service.settled for service in now) \
+            and time.monotonic() - self._since >= self._needed
+
+
 def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: float,
          held: float = HELD) -> None:
-    """Wait until every service runs as wanted, and stays so for `held` seconds.
+    """Wait until every service runs as wanted, and stays so for `held` seconds or more.
 
     People see the tasks meanwhile. Raises NotArrived at the first service that can't, or
     after `timeout` seconds.
     """
-    deadline, steady_since = time.monotonic() + timeout, time.monotonic()
-    seen: frozenset[str] = frozenset()
+    deadline, steadiness = time.monotonic() + timeout, Steadiness(held)
     with live.shown(client) as show:
         while True:
             now = look(client, stack)
             show(now)
             _give_up_if_broken(cli, now)
-            ids = frozenset().union(*(service.ids for service in now))
-            if ids != seen or not all(service.full for service in now):
-                seen, steady_since = ids, time.monotonic()
-            if all(service.settled for service in now) \
-                    and time.monotonic() - steady_since >= held:
+            if steadiness.believes(now):
                 return
             if time.monotonic() > deadline:
                 _give_up_late(client, cli, now, timeout)

@@ -224,3 +224,15 @@ def test_a_task_that_finds_no_node_says_why() -> None:
 def test_a_failure_without_an_error_has_swarms_message_and_what_runs_has_none() -> None:
     found = seen(at(1, task("complete", NEW, 1)), at(2, task("running", NEW, 2)))
     assert [line.error for line in found.lines] == ["started", ""]
+
+
+def test_what_ended_by_itself_soon_after_it_was_made_is_told_with_the_seconds_it_lived() -> None:
+    found = seen(task("failed", NEW, 1), task("running", NEW, 2), task("failed", OLD, 0))
+
+    assert found.lives == {identity(1): pytest.approx(1.377, abs=0.001)}
+
+
+def test_what_had_served_for_long_tells_nothing_of_the_others() -> None:
+    lasting = {**task("failed", NEW, 30), "CreatedAt": "2026-01-01T00:01:00Z"}
+
+    assert seen(lasting, task("running", NEW, 31)).lives == {}

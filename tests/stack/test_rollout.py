@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -285,3 +286,45 @@ def test_in_a_log_the_counts_are_told_and_nothing_else_is_asked_for(
         rollout.wait(client, cli(), STACK, timeout=60, held=0)
     assert engine.asked == ["services", "tasks"] * 3
     assert capsys.readouterr().out == "  waiting        app 0/1 …\n"
+
+
+Ask = Callable[..., bool]
+
+
+@pytest.fixture
+def believed(monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Ask at a time whether two tasks that run are believed: `believed(7.0, dead=12.0)`."""
+    now = [0.0]
+    monkeypatch.setattr(rollout, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    steadiness = rollout.Steadiness(held=5)
+
+    def ask(at: float, *ids: str, **lives: float) -> bool:
+        now[0] = at
+        return steadiness.believes([Progress("app", 2, 2, frozenset(ids or ("a", "b")), full=True,
+                                             settled=True, lives=lives)])
+    return ask
+
+
+def test_tasks_are_believed_once_they_have_run_for_a_while(believed: Ask) -> None:
+    assert not believed(0.0)
+    assert not believed(4.9)
+    assert believed(5.0)
+
+
+def test_another_task_begins_the_while_again(believed: Ask) -> None:
+    assert not believed(0.0)
+    assert not believed(4.0, "a", "c")
+    assert not believed(8.9, "a", "c")
+    assert believed(9.0, "a", "c")
+
+
+def test_a_task_that_died_meanwhile_has_to_be_outlived_by_the_others(believed: Ask) -> None:
+    assert not believed(0.0)
+    assert not believed(3.0, "a", "c", dead=12.0)
+    assert not believed(14.9, "a", "c", dead=12.0)
+    assert believed(15.0, "a", "c", dead=12.0)
+
+
+def test_a_task_that_died_before_is_over(believed: Ask) -> None:
+    assert not believed(0.0, dead=100.0)
+    assert believed(5.0, dead=100.0)

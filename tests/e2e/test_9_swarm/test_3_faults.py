@@ -1,0 +1,381 @@
+"""Deploys that go wrong for a real cause: each says which, and what served goes on serving."""
+
+import json
+import logging
+import time
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import verdict
+from tests.e2e.cluster import entry, nothing_changed, on_all
+from tests.e2e.faults import POSTGRES, Sample, Scene, failures, said_cause, watching, well
+from tests.e2e.laptop import Laptop, new_laptop, quickest
+from tests.e2e.site import Site
+from tests.lab import Lab, Machine, Result, host
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+log = logging.getLogger(__name__)
+
+CONTAINERS = "docker ps --quiet --filter label=com.docker.swarm.service.name=tally_"
+REGISTRY = "docker ps --quiet --filter label=com.docker.swarm.service.name=tally-registry_registry"
+ASK_REGISTRY = "curl --silent --show-error --fail --cacert /etc/docker/certs.d/{address}/ca.crt " \
+    "--header 'Accept: application/vnd.docker.distribution.manifest.v2+json' " \
+    "--header \"Authorization: Basic $(sed -n 's/.*\"auth\": \"\\([^\"]*\\)\".*/\\1/p' " \
+    "/etc/tally/docker/config.json)\""
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+RECORDS = "docker config ls --quiet --filter label=tally.release | " \
+    "xargs docker config inspect --format '{{json .Spec.Data}}'"
+IMAGES = "docker image ls --format '{{.Repository}}:{{.Tag}}'"
+# Another server gets port 80 as soon as Traefik has lost it.
+TAKE_PORT = f"""
+systemd-run --quiet --unit=squatter --property=Restart=always --property=RestartSec=100ms \
+    --property=StartLimitIntervalSec=0 python3 -m http.server 80
+docker kill $({CONTAINERS}traefik)
+until ss --no-header --listening --tcp --processes 'sport = :80' | grep python3; do sleep 0.1; done
+"""
+HANGING = '''"""A step that never ends."""
+from alembic import op
+
+revision = "9999"
+down_revision = "{head}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    print("waiting for ever", flush=True)
+    op.execute("SELECT pg_sleep(600)")
+
+
+def downgrade() -> None:
+    pass
+'''
+MIGRATING = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tally migrations'"
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+HEAD = "SELECT version_num FROM alembic_version"
+# Ends a while after Docker, and with it Swarm, has found the task healthy.
+DIES_LATE = """server=$!
+{ until [ -e /tmp/was-ready ]; do sleep 0.1; done; sleep 12; kill -KILL $server; } &
+"""
+
+
+@pytest.fixture(scope="module")
+def scene(lab: Lab, laptop: Laptop, swarm: list[Machine]) -> Iterator[Scene]:
+    """The three managers, with a release that another came before."""
+    scene = Scene(laptop, swarm, [Site(machine.address, laptop.shell) for machine in swarm],
+                  lab.client_addresses[-5:])
+    scene.restore()
+    well(scene.fab("deploy"))
+    yield scene
+
+
+@pytest.fixture(autouse=True)
+def restored(scene: Scene) -> Iterator[None]:
+    """Undo the changes to the clone and to its inventory after each test."""
+    yield
+    scene.restore()
+
+
+def refusal(scene: Scene, arguments: str, machines: Sequence[Machine] = ()) -> str:
+    """Run what has to be refused before it changes anything; return its line.
+
+    All of the machines are looked at, unless some are given.
+    """
+    serving = scene.serving()
+    with scene.visited(), nothing_changed(machines or scene.machines):
+        done = scene.fab(f"{arguments} --json")
+    cause = serving.cause(done, 1)
+    assert "schema" not in [step["name"] for step in verdict.report(done)["steps"]]
+    return cause
+
+
+@pytest.mark.parametrize(("label", "service"), [("postgres", "postgres"), ("edge", "traefik")])
+def test_without_a_label_it_is_refused_and_bootstrap_sets_it_again(
+        scene: Scene, label: str, service: str) -> None:
+    serving = scene.serving()
+    scene.holder.console("; ".join(f"docker node update --label-rm {label} {machine.name}"
+                                   for machine in labelled(scene, label)))
+    # Swarm ends what has lost its node.
+    host.wait_until(lambda: not any(on_all(scene.machines, CONTAINERS + service)), 60,
+                    f"end of {service}")
+
+    with nothing_changed(scene.machines):
+        done = scene.fab("deploy --json")
+
+    assert said_cause(done, 1) == f"no node has the label {label}=true: ./fab bootstrap sets it"
+    well(scene.fab("bootstrap"))
+    for site in scene.edges:
+        site.visit_when_up(scene.guests[0], 60)
+    host.wait_until(lambda: scene.fab("status").code == 0, 60, "all well again")
+    serving.check(done)
+
+
+def labelled(scene: Scene, label: str) -> list[Machine]:
+    """Return the machines whose nodes have a label."""
+    names = scene.holder.console(
+        f"docker node ls --filter node.label={label}=true --format {{{{.Hostname}}}}").stdout
+    return [machine for machine in scene.machines if machine.name in names.split()]
+
+
+def test_a_reservation_too_large_for_any_node_is_refused(scene: Scene) -> None:
+    scene.replace("docker-stack.yml", "reservations: {memory: 256M}",
+                  "reservations: {memory: 900G}")
+    scene.replace("docker-stack.yml", "memory: 768M", "memory: 901G")
+
+    said = refusal(scene, "deploy")
+
+    assert said.startswith("docker-stack.yml: postgres: a task reserves 921600 MiB, ")
+    assert "too much for" in said and said.endswith(": ./fab status shows the nodes")
+
+
+def test_a_port_of_the_inventory_that_every_edge_needs_itself_is_refused(scene: Scene) -> None:
+    scene.laptop.choose([entry(machine) for machine in scene.machines], ports={"http": 22})
+
+    said = refusal(scene, "deploy")
+
+    assert [line.partition(" is taken by sshd (pid ")[0] for line in said.splitlines()] == [
+        f"port 22 of {machine.address}" for machine in scene.machines]
+
+
+def test_a_port_that_something_else_took_on_an_edge_is_refused(scene: Scene) -> None:
+    serving, (_, berta, _) = scene.serving(), scene.machines
+    with port_taken(scene, berta):
+        with scene.visited(scene.edges_but(berta)), nothing_changed(scene.machines[::2]):
+            done = scene.fab("deploy --json")
+    said = said_cause(done, 1)
+    assert said.startswith(f"port 80 of {berta.address} is taken by python3 (pid ")
+    assert said.endswith("stop it, or choose another: echo HTTP_PORT=8080 >> .env")
+    serving.check(done)
+
+
+@contextmanager
+def port_taken(scene: Scene, machine: Machine) -> Iterator[None]:
+    """Let another server than Traefik have port 80 of a machine."""
+    machine.console(TAKE_PORT)
+    try:
+        yield
+    finally:
+        machine.console("systemctl stop squatter")
+        host.wait_until(lambda: scene.fab("status").code == 0, 120, "Traefik there again")
+
+
+def test_without_the_registry_nothing_is_begun_until_bootstrap_has_mended_it(
+        scene: Scene) -> None:
+    scene.change_page("Without the registry")
+    scene.holder.console("docker service scale --detach tally-registry_registry=0")
+    host.wait_until(lambda: not scene.holder.console(REGISTRY).stdout, 60, "end of the registry")
+
+    said = refusal(scene, "deploy")
+
+    assert said == (f"the registry {scene.holder.address}:5000: nothing listens there: ./fab "
+                    "bootstrap mends the Swarm's own; correct another's in the inventory")
+    well(scene.fab("bootstrap"))
+    serving = scene.serving()
+    serving.check(well(scene.fab("deploy --json")))
+
+
+def test_a_release_whose_image_is_gone_is_not_rolled_back_to(scene: Scene) -> None:
+    earlier = earlier_release(scene)
+    with image_deleted(scene.holder, earlier.image):
+        said = refusal(scene, f"rollback --to {earlier.version}")
+
+    assert said == (f"the image {earlier.image} of {earlier.version} is gone: "
+                    f"git checkout {earlier.commit[:12]} && ./fab deploy")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the Swarm remembers of a release."""
+
+    version: str
+    commit: str
+    image: str
+
+
+def earlier_release(scene: Scene) -> Release:
+    """Return a release that was proven and isn't what serves now."""
+    records = [json.loads(b64decode(json.loads(line)))
+               for line in scene.holder.console(RECORDS).stdout.splitlines()]
+    return next(Release(record["version"], record["commit"],
+                        record["content"]["services"]["app"]["image"])
+                for record in records if record["version"] != scene.serving().version)
+
+
+@contextmanager
+def image_deleted(registry: Machine, image: str) -> Iterator[None]:
+    """Delete an image from the Swarm's registry, and put it back at the end."""
+    address, path = image.split("/", 1)
+    name, _, digest = path.partition("@")
+    repository, _, tag = name.partition(":")
+    ask = ASK_REGISTRY.format(address=address)
+    url = f"https://{address}/v2/{repository}/manifests/"
+    registry.console(f"{ask} {url}{digest} > /root/manifest")
+    registry.console(f"{ask} --request DELETE {url}{digest}")
+    try:
+        yield
+    finally:
+        registry.console(f"{ask} --request PUT --data-binary @/root/manifest "
+                         f"--header 'Content-Type: {MANIFEST}' {url}{tag}")
+
+
+def test_a_full_disk_is_named_before_anything_is_begun(scene: Scene) -> None:
+    scene.change_page("On a full disk")
+    anna, berta, carla = scene.machines
+    berta.fill_disk(leave_bytes=500 * 1024 * 1024)
+    try:
+        # What fills the disk would take a minute to be read.
+        said = refusal(scene, "deploy", [anna, carla])
+    finally:
+        berta.free_disk()
+
+    assert said == (f"/var/lib/docker on {berta.address} has 0.5 GiB free, at least 1 GiB are "
+                    "needed: make room, with docker system prune for example")
+
+
+def test_a_migration_that_hangs_is_ended_and_leaves_nothing(scene: Scene) -> None:
+    serving, tasks, head = scene.serving(), scene.tasks("app"), scene.query(HEAD)
+    scene.write("migrations/versions/9999_hanging.py", HANGING.format(head=head))
+
+    with scene.visited(), ThreadPoolExecutor(1) as pool:
+        deploy = pool.submit(scene.fab, "deploy --json", env="DEPLOY_TIMEOUT=20")
+        host.wait_until(lambda: deploy.done() or scene.query(MIGRATING) != "0", 120, "a migration")
+        assert not deploy.done(), deploy.result()
+        done = deploy.result()
+
+    said = serving.cause(done, 3)
+    assert said.startswith("the migration timed out (its task was running: started)")
+    assert "the running release is untouched" in said
+    assert "waiting for ever" in done.stderr
+    # Swarm gives a container ten seconds to end by itself.
+    host.wait_until(lambda: scene.query(MIGRATING) == "0", 30, "end of the migration's sessions")
+    assert scene.query(LOCKS) == "0"
+    assert (scene.tasks("app"), scene.query(HEAD)) == (tasks, head)
+    assert "tally_migrate" not in scene.holder.console("docker service ls").stdout
+
+
+def test_what_dies_a_while_after_it_was_healthy_is_taken_back(scene: Scene) -> None:
+    serving = scene.serving()
+    scene.replace("stack/images/app/serve", "server=$!\n", DIES_LATE)
+
+    with scene.visited(may_fail=True):
+        done = scene.fab("deploy --json")
+
+    said = serving.cause(done, 4)
+    assert f"{serving.version} is restored and proven" in said
+    assert "app: " in said and "137" in said
+
+
+def test_two_bad_deploys_in_a_row_leave_the_last_good_release(scene: Scene) -> None:
+    serving, known = scene.serving(), scene.fab("releases").stdout
+    # Else the migration, which runs the same code, would fail first.
+    scene.replace("docker-stack.yml", "command: [flask, db, upgrade]", "command: ['true']")
+    for reason in ("broken once", "broken twice"):
+        scene.replace("app/__init__.py", "def create_app(",
+                      f"raise RuntimeError({reason!r})\n\n\ndef create_app(")
+        with scene.visited():
+            done = scene.fab("deploy --json")
+        said = serving.cause(done, 4)
+        assert f"{serving.version} is restored and proven" in said
+        assert reason in done.stderr
+        assert verdict.report(done)["previous"] == serving.version
+        scene.replace("app/__init__.py", f"raise RuntimeError({reason!r})\n\n\n", "")
+
+    assert scene.fab("releases").stdout == known
+    well(scene.fab("status"))
+
+
+@pytest.mark.parametrize("field", ["env", "image"])
+def test_what_somebody_changed_by_hand_is_shown_and_put_right(scene: Scene, field: str) -> None:
+    well(scene.fab("deploy"))
+    serving = scene.serving()
+    well(scene.fab("plan --exit-code"))
+    told = {"env": "USER_NAME=Mallory",
+            "image": earlier_release(scene).image.partition("@")[0]}[field]
+    option = {"env": "--env-add", "image": "--image"}[field]
+    scene.holder.console("docker --config /etc/tally/docker service update --quiet --detach "
+                         f"--with-registry-auth {option} {told} tally_app")
+
+    shown = scene.fab("plan --exit-code")
+    with scene.visited():
+        done = well(scene.fab("deploy --json"))
+
+    assert shown.code == 2, shown.stdout + shown.stderr
+    by_hand = shown.stdout.partition("Changed by hand")[2].splitlines()
+    assert [line for line in by_hand if line.startswith("  app: ") and told.split("=")[-1] in line]
+    serving.check(done)
+    assert scene.serving() == serving
+    assert not [site for site in scene.edges for _ in range(4) if "Mallory" in site.ask().text]
+
+
+def test_postgres_killed_under_load_is_back_within_ten_seconds(scene: Scene) -> None:
+    tasks, (anna, berta, carla) = scene.tasks("app"), scene.edges
+    with (scene.visited(may_fail=True) as visitors, watching(anna, "/healthz") as alive,
+          watching(berta, "/readyz") as ready, watching(carla, "/") as page):
+        host.wait_until(lambda: len(page) > 10, 30, "visitors")
+        killed = time.monotonic()
+        scene.holder.console(f"docker kill {POSTGRES}")
+        host.wait_until(lambda: bool(unwell(page) and unwell(ready)), 30,
+                        "pages without a database")
+        host.wait_until(lambda: not unwell(page[-20:]) and not unwell(ready[-20:]), 60,
+                        "pages with a database")
+
+    assert {sample.status for sample in alive} == {200}
+    assert {sample.status for sample in ready} == {sample.status for sample in page} == {200, 503}
+    assert not [failure for failure in failures(visitors) if "AssertionError 503:" not in failure]
+    longest = max(sample.took for sample in [*alive, *ready, *page])
+    recovered = max(sample.asked for sample in unwell(ready) + unwell(page)) - killed
+    log.info("Postgres was back after %.1f s, the slowest answer took %.1f s", recovered, longest)
+    assert longest < 6 and recovered < 10
+    assert scene.tasks("app") == tasks
+
+
+def unwell(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the answers that weren't 200."""
+    return [sample for sample in samples if sample.status != 200]
+
+
+def test_of_two_deploys_from_two_clones_the_second_ends_at_once(
+        scene: Scene, colleague: Laptop) -> None:
+    serving, images = scene.serving(), set(scene.holder.console(IMAGES).stdout.split())
+    scene.change_page("The first of two")
+    refused: list[Result] = []
+
+    with scene.visited(), ThreadPoolExecutor(1) as pool:
+        first = pool.submit(scene.fab, "deploy --json")
+        host.wait_until(lambda: colleague.fab("lock.status").stdout != "free\n", 60, "the lock")
+        whole = quickest(3, lambda: refused.append(colleague.fab("deploy --json")))
+        assert not first.done()
+        done = well(first.result())
+
+    for each in refused:
+        assert "holds the lock" in said_cause(each, 7)
+    # Without the start of Python, which takes as long as the other deploy lets it.
+    seconds = min(verdict.report(each)["seconds"] for each in refused)
+    log.info("the second of two deploys ended after %.1f s, %.1f s in all", seconds, whole)
+    assert seconds < 2
+    serving.check(done)
+    version = verdict.report(done)["version"]
+    brought = set(scene.holder.console(IMAGES).stdout.split()) - images
+    assert {image.rpartition(":")[2] for image in brought} <= {version.replace("+", "-")}
+    assert scene.fab("releases").stdout.splitlines()[1].split()[0] == version
+    assert all("The first of two" in site.ask().text for site in scene.edges)
+
+
+@pytest.fixture
+def colleague(scene: Scene, repository: Path, lab: Lab, tmp_path: Path) -> Laptop:
+    """Another operator's laptop, whose clone has a change of its own."""
+    laptop = new_laptop(tmp_path / "colleague", repository, lab.private_key)
+    for path in (laptop.inventory, laptop.known_hosts):
+        path.write_text((scene.laptop.folder / path.name).read_text())
+    page = laptop.folder / "app/templates/base.html"
+    page.write_text(page.read_text().replace("</main>", "<p>The second of two</p></main>"))
+    # The first use prepares its environment.
+    well(laptop.fab("--list"))
+    return laptop
