@@ -111,7 +111,9 @@ def take(addresses: Iterator[str]) -> partial[str]:
 def inventory(vm: VirtualMachine, key: Path) -> str:
     """Return an inventory of one machine; JSON is YAML, too."""
     return json.dumps({"name": "vm", "ssh": {"user": USER, "key": str(key)},
-                       "nodes": [{"host": vm.address, "role": "manager"}]}, indent=2)
+                       "nodes": [{"host": vm.address, "role": "manager"}],
+                       # Two that start side by side take longer than a health check waits.
+                       "replicas": {"app": 1}}, indent=2)
 
 
 def run_aloud(command: list[str], home: Path, env: Mapping[str, str]) -> Result:
