@@ -15,14 +15,14 @@ from typing import IO
 
 from fabric import Config, Connection
 from paramiko import (
-    AuthenticationException, BadHostKeyException, Channel, ChannelException, SSHException)
+    AuthenticationException, BadHostKeyException, Channel, ChannelException)
 from paramiko.ssh_exception import NoValidConnectionsError, PasswordRequiredException
 
 from stack.errors import OperatorError, Refused
 from stack.host_keys import Pinned, described, failed_at
 from stack.inventory import Node, Ssh
 from stack.machine import CommandFailed, Completed, Input, Machine, taken
-from stack.tunnel import CHUNK, Tunnel
+from stack.tunnel import CHUNK, LOST, Tunnel
 
 USER = "deploy"  # The one that cloud-init makes.
 CONNECT_TIMEOUT = 10.0
@@ -123,7 +123,7 @@ class RemoteMachine(Machine):
                 f"{described(error.key)}, so this may be another machine",
                 f"if it was rebuilt: {self._forget()}; else find out who answers there"
             ) from error
-        except (SSHException, OSError, EOFError) as error:
+        except LOST as error:
             raise Refused(f"{self.name}: {_tried(self._connection, error)}",
                           f"try: ssh -p {self.port} {self.user}@{self.address}") from error
         self._watch()
@@ -189,8 +189,8 @@ class RemoteMachine(Machine):
     def stream(self, command: Sequence[str]) -> int:
         channel = self._start(command[0], shlex.join(command))
         channel.set_combine_stderr(True)
-        channel.shutdown_write()
-        while data := channel.recv(CHUNK):
+        _feed(channel, None)
+        for data in self._output(channel, command[0]):
             sys.stdout.buffer.write(data)
             sys.stdout.flush()
         return self._code(channel, command)
@@ -211,7 +211,7 @@ class RemoteMachine(Machine):
     @contextmanager
     def exclusively(self, lock: str) -> Iterator[None]:
         channel = self._start("flock", shlex.join(["bash", "-c", HOLD, "hold", lock]))
-        if not channel.recv(CHUNK):
+        if not next(self._output(channel, "flock"), b""):
             code = self._code(channel, ["flock"])
             raise taken(self.name) if code == 9 else CommandFailed(
                 ["flock", lock], Completed(code, "", f"{lock} can't be locked"))
@@ -220,7 +220,7 @@ class RemoteMachine(Machine):
         try:
             yield
         finally:
-            channel.close()
+            _close(channel)
 
     def _exchange(self, line: str, stdin: Input, command: Sequence[str]) -> Completed:
         channel = self._start(command[0], line)
@@ -229,12 +229,10 @@ class RemoteMachine(Machine):
                    threading.Thread(target=_collect, args=(channel, err), daemon=True)]
         for helper in helpers:
             helper.start()
-        out = bytearray()
-        while data := channel.recv(CHUNK):
-            out += data
+        out = b"".join(self._output(channel, command[0]))
         code = self._code(channel, command)
         helpers[1].join()
-        channel.close()
+        _close(channel)
         return Completed(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def _start(self, what: str, line: str) -> Channel:
@@ -242,9 +240,17 @@ class RemoteMachine(Machine):
         channel = self._channel(what)
         try:
             channel.exec_command(self._as_root(line))
-        except (SSHException, OSError, EOFError) as error:
+        except LOST as error:
             raise self.gone(what) from error
         return channel
+
+    def _output(self, channel: Channel, what: str) -> Iterator[bytes]:
+        """Read what a command prints, as it comes; raises Gone if the connection ends meanwhile."""
+        try:
+            while data := channel.recv(CHUNK):
+                yield data
+        except LOST as error:
+            raise self.gone(what) from error
 
     def _code(self, channel: Channel, command: Sequence[str]) -> int:
         code = int(channel.recv_exit_status())
@@ -273,7 +279,7 @@ class RemoteMachine(Machine):
                     raise Refused(f"{self.name}: sshd allows no more sessions",
                                   "see MaxSessions in its sshd_config(5)") from error
                 time.sleep(0.2)
-            except (SSHException, OSError, EOFError) as error:
+            except LOST as error:
                 raise self.gone(what) from error
 
     def _as_root(self, line: str) -> str:
@@ -295,14 +301,14 @@ def _line(command: Sequence[str], env: Mapping[str, str] | None, cwd: PurePath |
 
 def _breathe(channel: Channel, done: threading.Event) -> None:
     """Send a line every few seconds until it is done, or nobody listens any more."""
-    with suppress(OSError):
+    with suppress(*LOST):
         while not done.wait(SIGN_OF_LIFE):
             channel.sendall(b"\n")
 
 
 def _feed(channel: Channel, stdin: Input) -> None:
     # A command may end without reading all of it.
-    with suppress(OSError):
+    with suppress(*LOST):
         if isinstance(stdin, str):
             channel.sendall(stdin.encode())
         elif stdin is not None:
@@ -316,8 +322,15 @@ def _pump(source: IO[bytes], channel: Channel) -> None:
 
 
 def _collect(channel: Channel, into: bytearray) -> None:
-    while data := channel.recv_stderr(CHUNK):
-        into += data
+    # That the connection ended is told by who reads the rest.
+    with suppress(*LOST):
+        while data := channel.recv_stderr(CHUNK):
+            into += data
+
+
+def _close(channel: Channel) -> None:
+    with suppress(*LOST):
+        channel.close()
 
 
 def _tried(connection: Connection, error: Exception) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from paramiko import Channel
+from paramiko import Channel, SSHException
 
 from stack.errors import OperatorError
 
 CHUNK = 65536
+# What paramiko raises where a channel is read or written whose connection has ended.
+LOST = (SSHException, OSError, EOFError)
 
 
 class Tunnel:
@@ -59,20 +61,28 @@ class Tunnel:
         _carry_over(near, far)
         back.join()
         near.close()
-        far.close()
+        with suppress(*LOST):
+            far.close()
 
 
 def _carry_over(near: socket.socket, far: Channel) -> None:
-    with suppress(OSError):
+    try:
         while data := near.recv(CHUNK):
             far.sendall(data)
         far.shutdown_write()
+    except LOST:
+        _hang_up(near)
 
 
 def _bring_back(far: Channel, near: socket.socket) -> None:
-    with suppress(OSError):
+    with suppress(*LOST):
         while data := far.recv(CHUNK):
             near.sendall(data)
-    # Wakes the other direction too: an answer that ended early ends the connection.
+    # An answer that ended early ends the connection.
+    _hang_up(near)
+
+
+def _hang_up(near: socket.socket) -> None:
+    """End both directions, which wakes whoever waits in one of them."""
     with suppress(OSError):
         near.shutdown(socket.SHUT_RDWR)

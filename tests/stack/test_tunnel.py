@@ -2,9 +2,11 @@
 
 import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,34 @@ def test_a_connection_that_is_lost_ends_the_clients(
         with client(machine.docker_host) as near:
             assert everything(near) == b""
         machine.close()
+
+
+def test_a_connection_that_is_lost_under_load_raises_nothing_in_any_thread(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: raised.append(told.exc_value))
+    with running() as fragile:
+        fragile.add_command("docker", "exec cat")
+        machine = fragile.machine(tmp_path / "known_hosts")
+        machine.connect()
+        with ThreadPoolExecutor(8) as pool:
+            talking = [pool.submit(talk, machine.docker_host) for _ in range(8)]
+            time.sleep(0.5)
+            fragile.cut()
+        machine.close()
+
+    assert all(each.result() > 0 for each in talking)
+    assert raised == []
+
+
+def talk(host: str) -> int:
+    """Say more than is heard, until the connection ends; return how often that went well."""
+    times = 0
+    with client(host) as near, suppress(OSError):
+        while not times or near.recv(100_000):
+            near.sendall(b"x" * 200_000)
+            times += 1
+    return times
 
 
 def test_a_client_that_cant_be_connected_sees_the_end() -> None:
