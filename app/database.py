@@ -23,7 +23,7 @@ POSTGRESQL_OPTIONS = {
     "application_name": "tally",
     "options": "-c statement_timeout=5s -c idle_in_transaction_session_timeout=10s",
     # A peer that lost power answers nothing: give up before the visitor does.
-    "tcp_user_timeout": 5000,
+    "tcp_user_timeout": 3000,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,

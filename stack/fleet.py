@@ -205,9 +205,13 @@ class AnyManager(Machine):
     def current(self) -> Machine:
         """The first manager whose connection stands; raises Gone if none does."""
         for member in self._managers:
-            if not isinstance(member.machine, RemoteMachine) or member.machine.alive:
+            if member.machine.alive:
                 return member.machine
         raise Gone("no manager answers any more", "./fab status when they are back")
+
+    @property
+    def alive(self) -> bool:
+        return any(member.machine.alive for member in self._managers)
 
     @property
     def name(self) -> str:

@@ -63,6 +63,11 @@ class Machine(ABC):
         """What messages call it."""
 
     @property
+    def alive(self) -> bool:
+        """Whether there is a way to it, as far as is known."""
+        return True
+
+    @property
     @abstractmethod
     def docker_host(self) -> str:
         """Where this program reaches its Engine's socket."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import NoReturn
 
@@ -80,12 +80,16 @@ def verdict(target: Target, stack: Stack, wanted: str) -> None:
 
 
 def require_still(held: Lock) -> None:
-    """End where somebody else took the lock after this command has changed something."""
+    """End where the lock was lost, or the way to it, after this command changed something."""
     try:
         held.require()
     except Locked as error:
         raise RestoreFailed(f"in the middle of the update, {error.cause}",
                             "./fab status, then ./fab deploy") from error
+    except (DockerException, requests.RequestException) as error:
+        raise RestoreFailed("in the middle of the update, no manager answers any more; Swarm goes "
+                            "on with what it was told",
+                            "./fab status when they are back, then ./fab deploy") from error
 
 
 def give_back(target: Target, failure: Exception, previous: Record | None) -> NoReturn:
@@ -135,5 +139,7 @@ def telling_if_interrupted() -> Iterator[None]:
 def say_where(target: Target, stack: Stack) -> None:
     """Print the addresses that people open."""
     port = "" if stack.http_port == 80 else f":{stack.http_port}"
-    hosts = ["localhost"] if target.fleet.local else target.edges()
-    console.say(f"Tally runs at {' '.join(f'http://{host}{port}' for host in hosts)}")
+    # What was proven stays so if the Swarm can't be asked any more.
+    with suppress(*FAILURES):
+        hosts = ["localhost"] if target.fleet.local else target.edges()
+        console.say(f"Tally runs at {' '.join(f'http://{host}{port}' for host in hosts)}")

@@ -98,7 +98,6 @@ class RemoteMachine(Machine):
 
     @property
     def alive(self) -> bool:
-        """Whether the connection stands, as far as is known."""
         return bool(self._connection.is_connected)
 
     @property

@@ -105,13 +105,15 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
     """Wait until every service runs as wanted, and stays so for `held` seconds or more.
 
     People see the tasks meanwhile. Raises NotArrived at the first service that can't, or
-    after `timeout` seconds.
+    after `timeout` seconds; and where no manager can be reached any more, at once.
     """
     deadline, steadiness = time.monotonic() + timeout, Steadiness(held)
     with live.shown(client) as show:
         while True:
             now = look(client, stack)
             show(now)
+            if not cli.machine.alive:
+                raise NotArrived("no manager answers any more", [])
             _give_up_if_broken(cli, now)
             if steadiness.believes(now):
                 return

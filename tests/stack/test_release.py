@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from stack import preparation, proof, records, release
+from stack import lock, preparation, proof, records, release
 from stack.definition import Stack
-from stack.errors import UpdateFailed
+from stack.errors import RestoreFailed, UpdateFailed
 from stack.fleet import Fleet, Member
 from stack.machine import LocalMachine
 from stack.records import Record
 from stack.settings import DEFAULT_REPLICAS
 from tests.stack.conftest import AddCommand
-from tests.stack.engine_api import Engine
+from tests.stack.engine_api import Engine, reached
 from tests.stack.inventories import ONE, load
 from tests.stack.targets import aiming_at
 
@@ -35,6 +35,19 @@ def test_an_update_that_failed_was_not_interrupted(capsys: pytest.CaptureFixture
     with pytest.raises(UpdateFailed), proof.telling_if_interrupted():
         raise UpdateFailed("the update failed")
     assert capsys.readouterr().out == ""
+
+
+def test_an_update_whose_swarm_can_not_be_asked_any_more_needs_a_person() -> None:
+    engine = Engine()
+    with reached(engine) as client, lock.hold(client) as held:
+        engine.failing = True
+        with pytest.raises(RestoreFailed) as raised:
+            proof.require_still(held)
+        engine.failing = False
+    assert raised.value.code == 5
+    assert str(raised.value) == (
+        "in the middle of the update, no manager answers any more; Swarm goes on with what it was "
+        "told: ./fab status when they are back, then ./fab deploy")
 
 
 def published(port: int | str) -> Stack:

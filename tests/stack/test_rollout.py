@@ -288,6 +288,24 @@ def test_in_a_log_the_counts_are_told_and_nothing_else_is_asked_for(
     assert capsys.readouterr().out == "  waiting        app 0/1 …\n"
 
 
+class Unreachable(LocalMachine):
+    """A machine whose connection has ended."""
+
+    @property
+    def alive(self) -> bool:
+        return False
+
+
+def test_a_wait_ends_when_no_manager_can_be_reached_any_more(add_command: AddCommand) -> None:
+    add_command("docker")
+    engine = Engine()
+    engine.failing = True
+    with reached(engine) as client:
+        said = error_of(lambda: rollout.wait(client, DockerCli(Unreachable()), STACK, timeout=60),
+                        NotArrived)
+    assert said == "no manager answers any more"
+
+
 Ask = Callable[..., bool]
 
 
