@@ -7,7 +7,9 @@ import pytest
 
 from stack.cloud_init import render
 from tests.e2e.cluster import entry
+from tests.e2e.faults import Scene, well
 from tests.e2e.laptop import Laptop, new_laptop
+from tests.e2e.site import Site
 from tests.lab import Lab, Machine
 
 
@@ -47,6 +49,23 @@ def chosen(laptop: Laptop, swarm: list[Machine]) -> Iterator[list[Machine]]:
     yield swarm
     laptop.choose([entry(machine) for machine in swarm])
     laptop.known_hosts.write_text(known)
+
+
+@pytest.fixture(scope="package")
+def scene(lab: Lab, laptop: Laptop, swarm: list[Machine]) -> Iterator[Scene]:
+    """The three managers, with a release that another came before."""
+    scene = Scene(laptop, swarm, [Site(machine.address, laptop.shell) for machine in swarm],
+                  lab.client_addresses[-5:])
+    scene.restore()
+    well(scene.fab("deploy"))
+    yield scene
+
+
+@pytest.fixture
+def restored(scene: Scene) -> Iterator[None]:
+    """Undo the changes to the clone and to its inventory after each test."""
+    yield
+    scene.restore()
 
 
 @pytest.fixture(scope="package")

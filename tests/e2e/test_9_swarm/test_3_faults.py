@@ -16,10 +16,9 @@ from tests.e2e import verdict
 from tests.e2e.cluster import entry, nothing_changed, on_all
 from tests.e2e.faults import POSTGRES, Sample, Scene, failures, said_cause, watching, well
 from tests.e2e.laptop import Laptop, new_laptop, quickest
-from tests.e2e.site import Site
 from tests.lab import Lab, Machine, Result, host
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.usefixtures("restored")]
 
 log = logging.getLogger(__name__)
 
@@ -64,23 +63,6 @@ HEAD = "SELECT version_num FROM alembic_version"
 DIES_LATE = """server=$!
 { until [ -e /tmp/was-ready ]; do sleep 0.1; done; sleep 12; kill -KILL $server; } &
 """
-
-
-@pytest.fixture(scope="module")
-def scene(lab: Lab, laptop: Laptop, swarm: list[Machine]) -> Iterator[Scene]:
-    """The three managers, with a release that another came before."""
-    scene = Scene(laptop, swarm, [Site(machine.address, laptop.shell) for machine in swarm],
-                  lab.client_addresses[-5:])
-    scene.restore()
-    well(scene.fab("deploy"))
-    yield scene
-
-
-@pytest.fixture(autouse=True)
-def restored(scene: Scene) -> Iterator[None]:
-    """Undo the changes to the clone and to its inventory after each test."""
-    yield
-    scene.restore()
 
 
 def refusal(scene: Scene, arguments: str, machines: Sequence[Machine] = ()) -> str:

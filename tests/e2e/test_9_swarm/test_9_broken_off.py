@@ -4,6 +4,7 @@ import pytest
 
 from stack.swarm import SECRETS
 from tests.e2e.cluster import entry, on_all
+from tests.e2e.killing import killed_at_every_step
 from tests.e2e.laptop import Laptop
 from tests.lab import Machine
 
@@ -32,7 +33,6 @@ echo '# Nobody yet.' > /etc/tally/peers
 # A group number of its own, as on machines that were installed at different times.
 RENUMBER = "groupmod --gid 1234 docker"
 NODES = "docker node ls --format '{{.Hostname}} {{.Status}} {{.Availability}}'"
-LOCKED = 7
 
 
 @pytest.fixture(scope="module")
@@ -43,36 +43,6 @@ def reset(laptop: Laptop, managers: list[Machine]) -> list[Machine]:
     laptop.choose([entry(machine) for machine in managers])
     laptop.known_hosts.unlink(missing_ok=True)
     return managers
-
-
-def beginning(line: str) -> str:
-    """Return what a line of progress says of its step, without how it went."""
-    name, _, told = line.strip().partition("  ")
-    return f"{name} …" if told.endswith("…") else name
-
-
-def killed_somewhere_new(laptop: Laptop, seen: list[str]) -> int | None:
-    """Kill a bootstrap at its first line that no run before has printed; None if that was done.
-
-    Without such a line, return its exit code.
-    """
-    with laptop.watching("bootstrap", "--accept-new-host-keys") as run:
-        if run.read_until(lambda line: line.startswith("  ") and beginning(line) not in seen):
-            seen.append(beginning(run.printed[-1]))
-            run.kill()
-            return None
-        return run.end(timeout=60)
-
-
-def killed_at_every_step(laptop: Laptop) -> list[str]:
-    """Kill a bootstrap at each of its steps in turn, let the last one end, and name the steps."""
-    seen: list[str] = []
-    while (code := killed_somewhere_new(laptop, seen)) != 0:
-        assert code is None or code == LOCKED, seen
-        if code == LOCKED:
-            freed = laptop.fab("lock.release --yes")
-            assert freed.code == 0, freed.stdout + freed.stderr
-    return seen
 
 
 def cut_at(laptop: Laptop, machine: Machine, start: str) -> str:
@@ -100,7 +70,7 @@ def test_a_machine_that_is_lost_while_docker_is_installed_is_named(
 
 
 def test_killed_at_every_step_it_converges(laptop: Laptop, reset: list[Machine]) -> None:
-    assert killed_at_every_step(laptop) == [
+    assert killed_at_every_step(laptop, "bootstrap", "--accept-new-host-keys") == [
         "cloud-init", "preflight", "peers", "reachable", "docker …", "docker", "swarm",
         "join", "roles", "labels", "secrets", "docker group", "base image …", "base image",
         "data volume", "registry …", "registry"]

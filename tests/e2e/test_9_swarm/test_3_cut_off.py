@@ -1,0 +1,86 @@
+"""A deploy whose laptop dies or loses its machines: visitors don't notice, the next one ends it."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from tests.e2e.cluster import on_all
+from tests.e2e.faults import Scene, well
+from tests.e2e.killing import killed_at_every_step
+from tests.lab import Machine, Result, host
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.usefixtures("restored")]
+
+# What is on its way is dropped in silence, as by a network that is gone.
+NO_SSH = """
+nft 'table inet cut { chain arriving {
+    type filter hook input priority -10; tcp dport 22 drop; }; }'
+"""
+END_SESSIONS = "pkill --signal KILL --full 'sshd-session: deploy'"
+# Seconds for which a lock lives on without its holder.
+LOCKED_FOR = 45
+STEPS = ["machines", "preflight", "images …", "images", "schema …", "schema", "update …",
+         "waiting …", "update", "verdict", "probe", "app", "postgres", "socket-proxy", "traefik"]
+
+
+def test_killed_at_every_step_nobody_notices_and_the_last_deploy_is_proven(scene: Scene) -> None:
+    scene.change_page("Killed at every step")
+
+    with scene.visited():
+        steps = killed_at_every_step(scene.laptop, "deploy")
+
+    assert steps == STEPS
+    assert all("Killed at every step" in site.ask().text for site in scene.edges)
+    well(scene.fab("plan --exit-code"))
+    well(scene.fab("status"))
+
+
+def test_without_a_way_to_any_machine_it_ends_and_the_next_deploy_completes_it(
+        scene: Scene) -> None:
+    scene.change_page("Cut off from all")
+    serving = scene.serving()
+
+    with scene.visited(), scene.laptop.watching("deploy") as run:
+        assert run.read_until(lambda line: line.startswith("  waiting")), run.printed
+        cut = time.monotonic()
+        with no_ssh(scene.machines):
+            code = run.end(timeout=120)
+            ended = time.monotonic() - cut
+        # Its lock ends by itself.
+        host.wait_until(lambda: scene.fab("lock.status").stdout == "free\n", LOCKED_FOR, "the lock")
+        done = well(scene.fab("deploy --json"))
+
+    assert (code, run.printed[-1]) == (
+        5, "in the middle of the update, no manager answers any more; Swarm goes on with what it "
+        "was told: ./fab status when they are back, then ./fab deploy")
+    assert ended < 60
+    serving.check(done)
+    assert all("Cut off from all" in site.ask().text for site in scene.edges)
+
+
+@contextmanager
+def no_ssh(machines: Sequence[Machine]) -> Iterator[None]:
+    """Let nobody reach the machines over SSH, while all else goes on."""
+    on_all(machines, NO_SSH)
+    try:
+        yield
+    finally:
+        on_all(machines, "nft delete table inet cut")
+
+
+def test_a_manager_whose_connection_breaks_is_replaced_by_another(scene: Scene) -> None:
+    scene.change_page("Cut off from one")
+    serving = scene.serving()
+
+    with scene.visited(), scene.laptop.watching("deploy", "--json") as run:
+        assert run.read_until(lambda line: line.startswith("  waiting")), run.printed
+        scene.holder.console(END_SESSIONS)
+        code = run.end(timeout=120)
+
+    assert code == 0, run.printed
+    assert not [line for line in run.printed if re.match("Traceback|Exception", line)], run.printed
+    serving.check(Result(run.printed[-1], "", code))
+    assert all("Cut off from one" in site.ask().text for site in scene.edges)
