@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from measure import Calm, Failed, loads
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a script, Python looks for modules beside it only.
@@ -62,10 +63,6 @@ for peer in $(grep '^[0-9]' /etc/tally/peers); do
     nft get element inet tally peers4 "{ $peer }" > /dev/null && echo a peer is let in
 done
 """
-
-
-class Failed(Exception):
-    """Say why there is nothing to compare."""
 
 
 @dataclass(frozen=True)
@@ -127,21 +124,6 @@ class Contestant:
         if changes := self.changes(done.text):
             raise Failed("\n".join([f"{self.name} changed something:", *changes]))
         return done
-
-
-@dataclass(frozen=True)
-class Calm:
-    """The load below which figures say something, and when they are taken anyway."""
-
-    load: float
-    deadline: float
-
-    def wait(self) -> None:
-        """Wait until nothing else is going on, but not for ever."""
-        if os.getloadavg()[0] >= self.load:
-            print(f"{loads()}: waiting until it is below {self.load:g}", flush=True)
-        while os.getloadavg()[0] >= self.load and time.monotonic() < self.deadline:
-            time.sleep(5)
 
 
 def main() -> None:
@@ -278,11 +260,6 @@ def surroundings(machine: Machine) -> str:
         f"ansible-core {version('ansible-core')}, {collection[1] if collection else listed}; "
         f"fabric {version('fabric')}, paramiko {version('paramiko')}",
         f"each three machines: {system}, Docker {docker}"])
-
-
-def loads() -> str:
-    """Return the load averages of this computer."""
-    return "load " + " ".join(f"{load:.1f}" for load in os.getloadavg())
 
 
 def compare_fresh(ours: Contestant, theirs: Contestant) -> None:

@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from stack import console, engine, images, lock, migration, records, swarm
+from stack import attempts, console, engine, images, lock, migration, records, swarm
 from stack.console import step
 from stack.errors import OperatorError, Refused
 from stack.target import Target
@@ -29,8 +29,9 @@ def destroy(data: bool, yes: bool) -> None:
             if remove_stack(target):
                 current.changed("removed")
         with step("records") as current:
-            if records.history(target.client):
+            if records.history(target.client) or attempts.history(target.client):
                 records.forget_all(target.client)
+                attempts.forget_all(target.client)
                 current.changed("removed")
         with step("images") as current:
             if remove_images(target):

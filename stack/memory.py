@@ -2,30 +2,42 @@
 
 from datetime import datetime, timezone
 
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
-from stack import console, engine, lock, records
+from stack import attempts, console, engine, lock, records
+from stack.attempts import Attempt
 from stack.errors import Refused
+from stack.records import Record
+from stack.report import OUTCOMES
 from stack.target import Target
 
 
 @engine.in_one_line
 def releases() -> None:
-    """List the proven releases, the newest first; the first one is the current."""
+    """List the releases that were proven, and the changes that failed, the newest first.
+
+    The first proven one is the current.
+    """
     target = Target.reach("./fab releases")
-    history = records.history(target.client)
-    if not history:
+    found: list[Record | Attempt] = [*records.history(target.client),
+                                     *attempts.history(target.client)]
+    if not found:
         raise Refused("no release is remembered here", "./fab deploy")
-    table = Table("version", "proven at (UTC)", "took", "requests failed", "by", "commit",
-                  box=None, pad_edge=False)
-    for record in history:
-        at = datetime.fromtimestamp(record.at, timezone.utc)
-        table.add_row(record.version, f"{at:%Y-%m-%d %H:%M:%S}", f"{record.seconds:.0f} s",
-                      _failures(record), record.who, record.commit[:12])
+    # What there is no room for is left out at the end of the line.
+    why = Column("why", no_wrap=True, overflow="ellipsis")
+    table = Table("version", "ended at (UTC)", "took", "outcome", "requests failed", "by", "commit",
+                  why, box=None, pad_edge=False)
+    for each in sorted(found, key=lambda each: each.at, reverse=True):
+        at = datetime.fromtimestamp(each.at, timezone.utc)
+        outcome, failed, cause = (OUTCOMES[0], _failures(each), "") if isinstance(each, Record) \
+            else (each.outcome, "-", each.cause)
+        table.add_row(each.version, f"{at:%Y-%m-%d %H:%M:%S}", f"{each.seconds:.0f} s", outcome,
+                      failed, each.who, each.commit[:12], escape(cause))
     console.table(table)
 
 
-def _failures(record: records.Record) -> str:
+def _failures(record: Record) -> str:
     if record.probe is None:
         return "-"
     return f"{record.probe['failures']} of {record.probe['requests']}"

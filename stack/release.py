@@ -12,7 +12,8 @@ import requests
 from docker.errors import DockerException
 
 from stack import (
-    console, engine, images, lock, migration, preparation, proof, records, report, rollout)
+    attempts, console, engine, images, lock, migration, preparation, proof, records, report,
+    rollout)
 from stack.console import step
 from stack.definition import Stack
 from stack.errors import MigrationFailed, Refused, RestoreFailed
@@ -50,7 +51,8 @@ def _deploy(budget: float) -> None:
         if current and proof.is_running(target, current, stack):
             proof.confirm_unchanged(target, current)
         else:
-            update(target, Wanted(stack, release, steps, began, budget), current, held)
+            with attempts.noted(target.client, release.text, release.commit, began):
+                update(target, Wanted(stack, release, steps, began, budget), current, held)
     proof.say_where(target, stack)
 
 

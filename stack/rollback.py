@@ -5,7 +5,8 @@ import time
 import requests
 from docker.errors import DockerException
 
-from stack import compatibility, console, engine, lock, preparation, proof, records, report
+from stack import (
+    attempts, compatibility, console, engine, lock, preparation, proof, records, report)
 from stack.definition import Stack
 from stack.errors import Refused, RestoreFailed
 from stack.lock import Lock
@@ -49,8 +50,16 @@ def bring_in(target: Target, stack: Stack, release: Record, began: float, held: 
 
     Its record takes the place of one that it only `replaced`.
     """
-    last = records.history(target.client)[0]
     preparation.check_placement(target, stack, migrates=False)
+    with attempts.noted(target.client, release.version, release.commit, began):
+        _bring_in(target, stack, release, began, held)
+    if replaced:
+        records.forget(target.client, replaced)
+    proof.say_where(target, stack)
+
+
+def _bring_in(target: Target, stack: Stack, release: Record, began: float, held: Lock) -> None:
+    last = records.history(target.client)[0]
     with proof.telling_if_interrupted():
         try:
             met = proof.roll_out(target, stack, release.version)
@@ -65,6 +74,3 @@ def bring_in(target: Target, stack: Stack, release: Record, began: float, held: 
     except (DockerException, requests.RequestException) as error:
         raise RestoreFailed(f"{release.version} serves, proven, but could not be recorded "
                             f"({error})", "./fab status") from error
-    if replaced:
-        records.forget(target.client, replaced)
-    proof.say_where(target, stack)
