@@ -89,7 +89,7 @@ def judge(client: docker.DockerClient, name: str, service: dict[str, Any], tasks
     update = (service.get("UpdateStatus") or {}).get("State", "")
     full = len(up_to_date) == len(running) == wanted
     settled = full and update in {"", "completed"}
-    broken, culprit, loop = "", _newest(current), _loop(current)
+    broken, culprit, loop = "", _newest(current), _loop(service, current)
     if update in BROKEN_UPDATES:
         culprit = _blamed(service, tasks) or culprit
         broken = f"{cause_of(client, culprit)} (Swarm's update: {update.replace('_', ' ')})"
@@ -193,14 +193,19 @@ def _blamed(service: dict[str, Any], tasks: list[Task]) -> Task | None:
     return next((task for task in tasks if named and task["ID"] == named[1]), None)
 
 
-def _loop(current: list[Task]) -> list[Task]:
-    """Return the tasks that ended by themselves shortly before the newest was made."""
+def _loop(service: dict[str, Any], current: list[Task]) -> list[Task]:
+    """Return the tasks that ended by themselves shortly before the newest was made.
+
+    And since the service has its definition: if it had the same one before, as after a
+    rollback, what ended then, perhaps at a reboot, says nothing about now.
+    """
     newest = _newest(current)
     if newest is None:
         return []
-    since = _time(newest["CreatedAt"]) - LOOP_TIME
+    since, defined = _time(newest["CreatedAt"]) - LOOP_TIME, _time(service["UpdatedAt"])
     broken = [task for task in current if task["Status"]["State"] in BROKEN_TASKS
-              and _time(task["Status"]["Timestamp"]) > since]
+              and _time(task["Status"]["Timestamp"]) > since
+              and _time(task["CreatedAt"]) >= defined]
     return sorted(broken, key=lambda task: _time(task["Status"]["Timestamp"]))
 
 

@@ -50,11 +50,13 @@ def given_up(state: str, place: int | None = None) -> dict[str, str]:
 
 
 def seen(*tasks: Task, update: dict[str, str] | None = None, health: dict[str, Any] | None = None,
-         replicas: int = 2) -> Progress:
+         replicas: int = 2, updated: str = "2026-01-01T00:00:00Z") -> Progress:
     """Return how the service looks with these tasks; `health` is the container "here"'s."""
     engine = Engine()
-    engine.kinds["services"]["s"] = {"ID": "s", "UpdateStatus": update, "Spec": {
-        "Name": "tally_app", "TaskTemplate": NEW, "Mode": {"Replicated": {"Replicas": replicas}}}}
+    engine.kinds["services"]["s"] = {
+        "ID": "s", "UpdatedAt": updated, "UpdateStatus": update,
+        "Spec": {"Name": "tally_app", "TaskTemplate": NEW,
+                 "Mode": {"Replicated": {"Replicas": replicas}}}}
     engine.kinds["tasks"] = {each["ID"]: each for each in tasks}
     engine.kinds["containers"] = {"here": {"Id": "here", "State": {"Health": health or {}}}}
     with reached(engine) as client:
@@ -143,6 +145,12 @@ def test_a_new_service_may_fail_twice() -> None:
 def test_a_new_service_that_fails_again_and_again_is_broken_by_the_last_failure() -> None:
     found = seen(crash(3), crash(1), crash(2), task("starting", NEW, 1))
     assert (found.broken, found.task) == ("3 tasks in a row ended: exit code 3", identity(103))
+
+
+def test_failures_before_the_service_got_its_definition_again_are_no_loop() -> None:
+    tasks = [crash(1), crash(2), crash(3), task("starting", NEW, 1)]
+    assert seen(*tasks).broken.startswith("3 tasks in a row ended")
+    assert seen(*tasks, updated="2026-01-01T00:00:30Z").broken == ""
 
 
 def test_failures_of_long_ago_are_no_loop() -> None:

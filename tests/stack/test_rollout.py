@@ -252,7 +252,7 @@ class Starting(Engine):
         super().__init__()
         self.asked: list[str] = []
         template = {"ContainerSpec": {"Image": "app:2"}}
-        self.kinds["services"]["s"] = {"ID": "s", "Spec": {
+        self.kinds["services"]["s"] = {"ID": "s", "UpdatedAt": "2026-01-01T00:00:00Z", "Spec": {
             "Name": "tally_app", "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 1}}}}
         self.kinds["nodes"]["n"] = {"ID": "n", "Description": {"Hostname": "tally-1"}}
         self.kinds["tasks"]["t"] = {
