@@ -138,6 +138,8 @@ def test_an_application_that_crashes_at_its_start_is_taken_back(edited: Site,
 def test_an_application_that_is_never_healthy_is_taken_back(edited: Site, address: str) -> None:
     version = edited.version()
     edited.replace("stack/images/app/probe", "127.0.0.1/8000", "127.0.0.1/8001")
+    # Else Swarm would give it a minute.
+    edited.replace("Dockerfile", "--start-period=60s", "--start-period=10s")
     with visitors(edited, address) as failures:
         done = edited.fab("deploy")
     assert done.code == 4, done.stdout + done.stderr

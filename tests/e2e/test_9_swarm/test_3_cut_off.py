@@ -19,7 +19,7 @@ NO_SSH = """
 nft 'table inet cut { chain arriving {
     type filter hook input priority -10; tcp dport 22 drop; }; }'
 """
-END_SESSIONS = "pkill --signal KILL --full 'sshd-session: deploy'"
+END_SESSIONS = "pkill --signal KILL --full '[s]shd-session: deploy'"
 # Seconds for which a lock lives on without its holder.
 LOCKED_FOR = 45
 STEPS = ["machines", "preflight", "images …", "images", "schema …", "schema", "update …",
