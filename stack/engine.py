@@ -33,15 +33,15 @@ def connect(machine: Machine, timeout: float = 60) -> docker.DockerClient:
 
     Raises Refused if no engine answers, or if it is too old.
     """
+    pool = OnePool(machine.docker_host.replace("unix:", "http+unix:"), int(timeout))
     try:
-        client = docker.DockerClient(base_url=machine.docker_host, version="auto",
-                                     timeout=int(timeout))
+        # A path without a version is answered by an engine of any.
+        told = _client(machine, pool, "1.41").api.version(api_version=False)
     except (DockerException, requests.RequestException) as error:
         raise NoAnswer(f"the Docker Engine of {machine.name} doesn't answer ({_cause(error)})",
                        "./fab bootstrap installs and starts it") from error
-    _keep_one_pool(client, machine, timeout)
-    check_api(client.version()["ApiVersion"], client.version()["Version"])
-    return client
+    check_api(told["ApiVersion"], told["Version"])
+    return _client(machine, pool, told["ApiVersion"])
 
 
 class OnePool(UnixHTTPAdapter):
@@ -55,10 +55,12 @@ class OnePool(UnixHTTPAdapter):
         return super().get_connection(self.socket_path, proxies)
 
 
-def _keep_one_pool(client: docker.DockerClient, machine: Machine, timeout: float) -> None:
-    client.api.get_adapter(client.api.base_url).close()
-    client.api.mount("http+docker://", OnePool(
-        machine.docker_host.replace("unix:", "http+unix:"), int(timeout)))
+def _client(machine: Machine, pool: OnePool, api: str) -> docker.DockerClient:
+    """Return a client that has yet to connect, and does so through the pool."""
+    client = docker.DockerClient(base_url=machine.docker_host, version=api,
+                                 timeout=int(pool.timeout))
+    client.api.mount("http+docker://", pool)
+    return client
 
 
 def check_api(api: str, engine: str) -> None:

@@ -2,11 +2,21 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath
 
 from stack.errors import Refused
 from stack.machine import Machine
 
+# A question to a machine behind SSH costs a session and a sudo, so each of these is one.
+# sd_booted(3): this directory exists where systemd is the init system.
+SYSTEM = "cat /etc/os-release; [ ! -d /run/systemd/system ] || echo systemd"
+ROOM = """
+set -eu
+cat /proc/meminfo
+folder=$1
+until [ -e "$folder" ]; do folder=$(dirname "$folder"); done
+df --output=avail --block-size=1 "$folder"
+"""
 SUPPORTED = {("debian", "12"), ("debian", "13"), ("ubuntu", "24.04")}
 
 
@@ -25,6 +35,14 @@ class System:
 
 
 @dataclass(frozen=True)
+class Room:
+    """The memory that a machine has and the disk that is free, in bytes."""
+
+    memory: int
+    disk: int
+
+
+@dataclass(frozen=True)
 class Listener:
     """A process that holds a TCP port."""
 
@@ -35,29 +53,20 @@ class Listener:
 
 def system(machine: Machine) -> System:
     """Read /etc/os-release (os-release(5)) and find the init system."""
-    text = machine.must(["cat", "/etc/os-release"])
+    text = machine.must(["sh", "-c", SYSTEM])
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', text, re.MULTILINE))
-    # sd_booted(3): this directory exists where systemd is the init system.
-    booted = machine.run(["test", "-d", "/run/systemd/system"]).ok
     return System(release.get("ID", "unknown"), release.get("VERSION_ID", ""),
-                  release.get("PRETTY_NAME", "an unknown system"), booted)
+                  release.get("PRETTY_NAME", "an unknown system"),
+                  text.splitlines()[-1:] == ["systemd"])
 
 
-def memory(machine: Machine) -> int:
-    """Return the machine's memory in bytes."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB$", machine.must(["cat", "/proc/meminfo"]),
-                      re.MULTILINE)
+def room(machine: Machine, folder: str) -> Room:
+    """Measure the memory, and the file system that holds, or would hold, a folder."""
+    text = machine.must(["sh", "-c", ROOM, "room", folder])
+    found = re.search(r"^MemTotal:\s+(\d+) kB$", text, re.MULTILINE)
     if not found:
         raise Refused("/proc/meminfo names no MemTotal")
-    return int(found[1]) * 1024
-
-
-def free_disk(machine: Machine, folder: str) -> int:
-    """Return the free bytes of the file system that holds, or would hold, a folder."""
-    path = PurePosixPath(folder)
-    while not machine.run(["test", "-e", str(path)]).ok:
-        path = path.parent
-    return int(machine.must(["df", "--output=avail", "--block-size=1", str(path)]).split()[-1])
+    return Room(int(found[1]) * 1024, int(text.split()[-1]))
 
 
 def listeners(machine: Machine) -> list[Listener]:

@@ -15,6 +15,8 @@ from stack.swarm import LOOPBACK
 FILE = "/etc/tally/peers"
 # Brings the firewall's peers in line with the file, in one step.
 APPLY = "/usr/local/sbin/tally-peers"
+# Given the firewall's file and the peers'; fails where there is no firewall of ours.
+KNOWN = '[ -e "$1" ] && { [ ! -e "$2" ] || cat "$2"; }'
 HEADER = ("# Who may reach this node's cluster ports: one address a line.\n"
           "# Written by ./fab bootstrap from the inventory.\n")
 
@@ -24,18 +26,20 @@ def introduce(machines: Fleet, looks: Sequence[Look]) -> None:
 
     Raises a line for everything in the way; the firewalls are then as they were.
     """
-    before: dict[Member, str | None] = {}
+    before: dict[Member, str] = {}
     nodes = {member.private for member in machines.members} | known_nodes(looks)
 
     def let_in(member: Member, current: Step) -> None:
-        if not member.machine.run(["test", "-e", FIREWALL]).ok:
+        asked = member.machine.run(["sh", "-c", KNOWN, "known", FIREWALL, FILE])
+        if not asked.ok:
             return
         wanted = text(nodes - {member.private})
-        known = member.machine.read(FILE)
-        if known != wanted:
-            before[member] = known
-            current.changed("its firewall lets the other nodes in")
-        # Always: a run that was broken off may have written the file and no more.
+        if asked.stdout == wanted:
+            # Even so: a run that was broken off may have written the file and no more.
+            member.machine.must([APPLY])
+            return
+        before[member] = asked.stdout
+        current.changed("its firewall lets the other nodes in")
         write(member, wanted)
     try:
         machines.each("peers", let_in)

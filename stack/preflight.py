@@ -27,13 +27,13 @@ CLOUD_INIT_TIMEOUT = 900
 
 def check_room(machine: Machine, least_disk: int) -> None:
     """Refuse a machine with too little memory, or less free disk than these bytes."""
-    memory, disk = facts.memory(machine), facts.free_disk(machine, DOCKER_ROOT)
+    room = facts.room(machine, DOCKER_ROOT)
     # A machine sold as 1 GiB shows a little less: its kernel keeps some.
-    if memory < 0.9 * LEAST_MEMORY:
-        raise Refused(f"{machine.name} has {memory / GIB:.1f} GiB of memory, "
+    if room.memory < 0.9 * LEAST_MEMORY:
+        raise Refused(f"{machine.name} has {room.memory / GIB:.1f} GiB of memory, "
                       f"at least {LEAST_MEMORY // GIB} is needed", "use a larger machine")
-    if disk < least_disk:
-        raise Refused(f"{DOCKER_ROOT} on {machine.name} has {disk / GIB:.1f} GiB free, "
+    if room.disk < least_disk:
+        raise Refused(f"{DOCKER_ROOT} on {machine.name} has {room.disk / GIB:.1f} GiB free, "
                       f"at least {least_disk // GIB} GiB are needed",
                       "make room, with docker system prune for example")
 

@@ -75,8 +75,11 @@ def trust(machine: Machine, registry: Registry) -> bool:
 
 def give_credentials(machine: Machine, registry: Registry) -> bool:
     """Let root's docker command on a machine log in at the registry; tell whether it's new."""
+    config = docker_config(registry)
+    if machine.read(CREDENTIALS) == config:
+        return False
     machine.must(["install", "--directory", "--mode=0700", DOCKER_CONFIG])
-    return machine.write(CREDENTIALS, docker_config(registry), mode="0600")
+    return machine.write(CREDENTIALS, config, mode="0600")
 
 
 def read_credentials(machine: Machine, host: str) -> tuple[str, str] | None:

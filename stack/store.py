@@ -180,8 +180,9 @@ def ensure(machines: Fleet, client: docker.DockerClient, builder: Member,
             registry.check(client, named)
         return changes
     image = _own_image(builder, current)
-    _, changes = swarm_registry.ensure(client, DockerCli(builder.machine), builder.machine, nodes,
-                                       managers, own_address(machines.inventory), image)
+    _, changes = swarm_registry.ensure(
+        client, DockerCli(builder.machine), builder.membership().node_id, nodes, managers,
+        own_address(machines.inventory), image)
     return changes
 
 

@@ -80,11 +80,12 @@ def _answers(member: Member) -> bool:
 
 def _look(member: Member, settings: Settings, current: Step) -> Look:
     machine = member.machine
-    system = facts.system(machine)
-    installed = install.docker_is_installed(machine)
+    system, running = facts.system(machine), _answers(member)
+    # An engine behind SSH is reached by the docker command there.
+    installed = running and not isinstance(machine, LocalMachine) \
+        or install.docker_is_installed(machine)
     if not installed:
         install.require_supported(machine, system)
-    running = installed and _answers(member)
     preflight.check_room(machine, preflight.LEAST_DISK if running
                          else preflight.LEAST_DISK_AT_FIRST)
     if member.node.labels.get("edge") == "true":

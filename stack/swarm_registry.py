@@ -35,16 +35,16 @@ HEALTHY_WITHIN = 120.0  # seconds
 Credentials = tuple[str, str]
 
 
-def ensure(client: docker.DockerClient, cli: DockerCli, holder: Machine, nodes: Sequence[Machine],
+def ensure(client: docker.DockerClient, cli: DockerCli, holder: str, nodes: Sequence[Machine],
            managers: Sequence[Machine], address: str, image: str) -> tuple[Registry, list[str]]:
-    """See that a registry runs on `holder` and every node can pull from it.
+    """See that a registry runs on the node with the id `holder` and every node can pull from it.
 
-    `address` is the holder's IP address and port as nodes reach it, `image` what the
-    registry itself runs, which the holder has. Only what differs is changed; what was
+    `cli` works on that node. `address` is its IP address and port as nodes reach it, `image`
+    what the registry itself runs, which the node has. Only what differs is changed; what was
     is returned in words. The password reaches the managers before the Swarm, so that
     a run that is broken off leaves none that nobody knows.
     """
-    changes = pin(client, holder)
+    changes = pin(client, holder, cli.machine.name)
     chain, made = keep_certificate(client, address.rpartition(":")[0])
     changes += made
     user, password = find_credentials(client, managers, address)
@@ -61,16 +61,15 @@ def ensure(client: docker.DockerClient, cli: DockerCli, holder: Machine, nodes: 
     return registry, changes
 
 
-def pin(client: docker.DockerClient, holder: Machine) -> list[str]:
-    """Label the node that keeps the images; refuses to leave them behind on another."""
-    wanted = holder.must(["docker", "info", "--format={{.Swarm.NodeID}}"]).strip()
+def pin(client: docker.DockerClient, wanted: str, name: str) -> list[str]:
+    """Label the node of this id that keeps the images; refuses to leave them on another."""
     nodes = client.nodes.list()
     labelled = {node.id: node.attrs["Description"]["Hostname"] for node in nodes
                 if node.attrs["Spec"].get("Labels", {}).get(NODE_LABEL) == "true"}
     if wanted in labelled and len(labelled) == 1:
         return []
     for hostname in [labelled[node] for node in labelled if node != wanted]:
-        raise Refused(f"the registry's images are on {hostname}, not on {holder.name}",
+        raise Refused(f"the registry's images are on {hostname}, not on {name}",
                       f"to begin anew there: docker node update --label-rm {NODE_LABEL} {hostname}")
     node = client.nodes.get(wanted)
     spec = node.attrs["Spec"]
@@ -108,8 +107,9 @@ def find_credentials(client: docker.DockerClient, managers: Sequence[Machine],
 
     If managers disagree, the one is right that the registry lets in.
     """
-    known = [found for machine in managers
-             if (found := read_credentials(machine, address)) is not None]
+    with ThreadPoolExecutor(len(managers)) as pool:
+        known = [found for found in pool.map(
+            lambda machine: read_credentials(machine, address), managers) if found is not None]
     accepted = {secret.name for secret in client.secrets.list(filters={"label": LABEL})}
     usable = [each for each in known if htpasswd_name(*each) in accepted] or known
     return usable[0] if usable else (USER, secrets.token_hex(32))

@@ -15,6 +15,7 @@ from stack.inventory import Node, Ssh
 from stack.registry import Registry, check
 from stack.remote import RemoteMachine
 from stack.settings import ROOT
+from stack.swarm import membership
 from tests.lab import Lab, Machine, host
 from tests.stack.failing import error_of
 
@@ -58,8 +59,8 @@ class Swarm:
 
     def ensure(self) -> list[str]:
         self.registry, changes = swarm_registry.ensure(
-            self.client, DockerCli(self.holder), self.holder, [self.holder, self.other],
-            [self.holder], f"{self.manager.address}:5000", IMAGE)
+            self.client, DockerCli(self.holder), membership(self.client).node_id,
+            [self.holder, self.other], [self.holder], f"{self.manager.address}:5000", IMAGE)
         return changes
 
 

@@ -71,23 +71,23 @@ def test_a_machine_without_ss_is_an_error(machine: LocalMachine, no_commands: Pa
 
 def test_memory_is_what_the_kernel_has(machine: LocalMachine) -> None:
     kernels = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert facts.memory(machine) == pytest.approx(kernels, rel=0.01)
+    assert facts.room(machine, "/").memory == pytest.approx(kernels, rel=0.01)
 
 
 def test_a_kernel_that_tells_no_memory_is_refused(
         machine: LocalMachine, add_command: AddCommand) -> None:
     add_command("cat", *answering("MemFree: 12 kB"))
-    assert error_of(lambda: facts.memory(machine)) == "/proc/meminfo names no MemTotal"
+    assert error_of(lambda: facts.room(machine, "/")) == "/proc/meminfo names no MemTotal"
 
 
 def test_memory_is_in_bytes(machine: LocalMachine, add_command: AddCommand) -> None:
     add_command("cat", *answering("MemTotal:        1000204 kB\nMemFree:  1 kB"))
-    assert facts.memory(machine) == 1000204 * 1024
+    assert facts.room(machine, "/").memory == 1000204 * 1024
 
 
 def test_free_disk_is_what_a_user_may_fill(machine: LocalMachine, tmp_path: Path) -> None:
     system = os.statvfs(tmp_path)
-    found = facts.free_disk(machine, str(tmp_path))
+    found = facts.room(machine, str(tmp_path)).disk
     # Other processes write at the same time.
     assert found == pytest.approx(system.f_bavail * system.f_frsize, rel=0.05)
 
@@ -95,7 +95,7 @@ def test_free_disk_is_what_a_user_may_fill(machine: LocalMachine, tmp_path: Path
 def test_a_folder_yet_to_be_made_is_measured_where_it_would_be(
         machine: LocalMachine, add_command: AddCommand, tmp_path: Path) -> None:
     add_command("df", f'[ "$3" = {tmp_path} ] && echo Avail && echo 4096')
-    assert facts.free_disk(machine, str(tmp_path / "lib" / "docker")) == 4096
+    assert facts.room(machine, str(tmp_path / "lib" / "docker")).disk == 4096
 
 
 def test_this_machines_system_is_read(machine: LocalMachine) -> None:
@@ -121,8 +121,12 @@ def test_a_system_that_names_nothing_is_unknown(
 
 @pytest.mark.parametrize("booted", [True, False])
 def test_systemd_is_the_init_system_where_its_folder_is(
-        machine: LocalMachine, add_command: AddCommand, booted: bool) -> None:
-    add_command("test", f'[ "$*" = "-d /run/systemd/system" ] && exit {0 if booted else 1}')
+        machine: LocalMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+        booted: bool) -> None:
+    monkeypatch.setattr(facts, "SYSTEM", facts.SYSTEM.replace("/run/systemd/system",
+                                                              f"{tmp_path}/system"))
+    if booted:
+        (tmp_path / "system").mkdir()
     assert facts.system(machine).systemd is booted
 
 

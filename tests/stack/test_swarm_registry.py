@@ -14,7 +14,6 @@ from stack.registry import Registry, docker_config
 from stack.swarm_registry import (
     LABEL, certificate_authority, certificate_name, find_credentials, fingerprint, htpasswd_name,
     keep_certificate, keep_password, key_name, pin, prune, render)
-from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
 from tests.stack.failing import error_of
 
@@ -206,18 +205,11 @@ def test_only_what_is_needed_is_left(engine: Engine, client: docker.DockerClient
 
 # The node.
 
-@pytest.fixture
-def holder(machine: LocalMachine, add_command: AddCommand) -> LocalMachine:
-    """The machine that the Swarm knows as the first node."""
-    add_command("docker", 'test "$*" = "info --format={{.Swarm.NodeID}}" && echo id-first')
-    return machine
-
-
 def test_the_holder_is_labelled_once_and_keeps_its_other_labels(
-        engine: Engine, client: docker.DockerClient, holder: LocalMachine) -> None:
+        engine: Engine, client: docker.DockerClient) -> None:
     engine.kinds["nodes"]["id-first"]["Spec"] = {"Role": "manager", "Labels": {"edge": "true"}}
 
-    assert [pin(client, holder), pin(client, holder)] == [["label registry=true"], []]
+    assert [pin(client, "id-first", "first") for _ in range(2)] == [["label registry=true"], []]
 
     assert engine.kinds["nodes"]["id-first"]["Spec"]["Role"] == "manager"
     assert labels(engine, "first") == {"edge": "true", "registry": "true"}
@@ -226,13 +218,12 @@ def test_the_holder_is_labelled_once_and_keeps_its_other_labels(
 
 @pytest.mark.parametrize("labelled", [["second"], ["first", "second"]])
 def test_images_on_another_node_are_not_left_behind(
-        engine: Engine, client: docker.DockerClient, holder: LocalMachine,
-        labelled: list[str]) -> None:
+        engine: Engine, client: docker.DockerClient, labelled: list[str]) -> None:
     for name in labelled:
         engine.kinds["nodes"][f"id-{name}"]["Spec"] = {"Labels": {"registry": "true"}}
 
-    assert error_of(lambda: pin(client, holder)) == (
-        "the registry's images are on second, not on this machine: to begin anew there: "
+    assert error_of(lambda: pin(client, "id-first", "first")) == (
+        "the registry's images are on second, not on first: to begin anew there: "
         "docker node update --label-rm registry second")
     assert [name for name in ("first", "second") if labels(engine, name)] == labelled
 
