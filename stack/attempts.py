@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import docker
@@ -65,8 +65,13 @@ def save(client: docker.DockerClient, attempt: Attempt) -> None:
 
 def history(client: docker.DockerClient) -> list[Attempt]:
     """Return the failed attempts that are remembered, newest first."""
-    return [Attempt(**json.loads(base64.b64decode(config.attrs["Spec"]["Data"])))
-            for config in _found(client)]
+    return [_parse(base64.b64decode(config.attrs["Spec"]["Data"])) for config in _found(client)]
+
+
+def _parse(data: bytes) -> Attempt:
+    """Read an attempt; what a later version may have added to it is left out."""
+    known = {field.name for field in fields(Attempt)}
+    return Attempt(**{name: value for name, value in json.loads(data).items() if name in known})
 
 
 def forget_all(client: docker.DockerClient) -> None:

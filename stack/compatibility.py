@@ -10,11 +10,12 @@ from stack.schema import Revision
 
 def check_deploy(new: Sequence[Revision], running: Record | None,
                  applied: Sequence[Revision] | None) -> None:
-    """Refuse to take away, in one deploy, what the running release still needs.
+    """Refuse a schema that the checkout, or the running release, can't bear.
 
-    It serves on the new schema until the update is through, and again if that fails.
-    So the step before a contracting one has to be in the running release already.
+    The running release serves on the new schema until the update is through, and again if
+    that fails. So the step before a contracting one has to be in it already.
     """
+    check_checkout(new, applied or ())
     if running is None or running.schema is None or applied is None:
         return
     known = {revision.id for revision in running.schema}
@@ -24,6 +25,19 @@ def check_deploy(new: Sequence[Revision], running: Record | None,
                 f"migration {revision.id} takes away what {running.version} may need "
                 f"({revision.contracts})",
                 f"first deploy a release whose last migration is {revision.down}")
+
+
+def check_checkout(new: Sequence[Revision], applied: Sequence[Revision]) -> None:
+    """Refuse a checkout that is too old for the database, or went another way."""
+    unknown = schema.newer_than(applied, {revision.id for revision in new})
+    missing = schema.newer_than(new, {revision.id for revision in applied})
+    for revision in unknown:
+        if revision.contracts:
+            raise Refused(f"this checkout can't run on today's schema: migration {revision.id} "
+                          f"breaks it ({revision.contracts})", "deploy a newer commit")
+    if unknown and missing:
+        raise Refused(f"the database has migration {unknown[0].id}, which this checkout lacks, "
+                      f"and lacks {missing[0].id}", "bring both into one line of migrations")
 
 
 def check_rollback(to: Record, applied: Sequence[Revision] | None) -> tuple[Revision, ...]:

@@ -22,6 +22,8 @@ SOCKET = Path("/var/run/docker.sock")
 HOST = f"unix://{SOCKET}"
 # Jobs came with API 1.41, Docker 20.10: the oldest that a migration can run on.
 OLDEST_API = (1, 41)
+# Seconds until an engine that has accepted no stack, or removed none, is given up.
+STACK_TIMEOUT = 120
 
 
 class NoAnswer(Refused):
@@ -138,7 +140,8 @@ class DockerCli:
 
     def stack(self, *arguments: str, stdin: str | None = None, host: str = HOST) -> Completed:
         """Run `docker stack …`, against the machine's engine unless `host` names another."""
-        return self._run(self.commands[0], ["stack", *arguments], stdin=stdin, host=host)
+        return self._run(self.commands[0], ["stack", *arguments], stdin=stdin, host=host,
+                         timeout=STACK_TIMEOUT)
 
     def service_logs(self, *arguments: str) -> list[str]:
         """Return the command that follows a service's logs."""
@@ -171,6 +174,8 @@ class DockerCli:
         return int(found[0]) if found else UNKNOWN_MAJOR
 
     def _run(self, command: str, arguments: list[str], *, stdin: str | None = None,
-             cwd: PurePath | None = None, host: str = HOST) -> Completed:
+             cwd: PurePath | None = None, host: str = HOST,
+             timeout: float | None = None) -> Completed:
         return self.machine.run([command, *self._options, "--host", host, *arguments],
-                                stdin=stdin, cwd=cwd, env={"DOCKER_BUILDKIT": "1"})
+                                stdin=stdin, cwd=cwd, env={"DOCKER_BUILDKIT": "1"},
+                                timeout=timeout)

@@ -213,6 +213,10 @@ class AnyManager(Machine):
     def alive(self) -> bool:
         return any(member.machine.alive for member in self._managers)
 
+    def pass_over(self) -> None:
+        # Its connection may stand while its engine doesn't answer.
+        self._managers = [*self._managers[1:], self._managers[0]]
+
     @property
     def name(self) -> str:
         return self.current.name

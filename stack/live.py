@@ -112,7 +112,7 @@ class TaskTable:
 def host_names(client: docker.DockerClient) -> dict[str, str]:
     """Return the host name of each node's id, or nothing if the engine fails just now."""
     try:
-        return {node["ID"]: node["Description"]["Hostname"] for node in client.api.nodes()}
+        return {node["ID"]: node["Description"].get("Hostname", "") for node in client.api.nodes()}
     except (DockerException, requests.RequestException):
         return {}
 

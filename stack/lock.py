@@ -22,12 +22,13 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
-from stack import engine
+from stack import console, engine
 from stack.errors import Locked
 
 NAME = "tally-lock"
 LIFETIME = 45.0  # seconds without a renewal
 RENEWAL = 10.0  # seconds between renewals
+MARGIN = 3.0  # seconds that a renewal may take
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,26 @@ def _acquire(client: docker.DockerClient) -> str:
             raise Locked(f"{other} holds the lock; it is freed {LIFETIME:.0f} s after a killed "
                          "command's last sign of life", "try again when it has ended")
         if other:
+            console.say(f"{other} has held the lock until {other.until}: seeing whether it is "
+                        "renewed")
+        if other and _is_alive(client, other):
+            raise Locked(f"{other} holds the lock, though it would have expired by this computer's "
+                         "clock", "set the clocks that are wrong; ./fab bootstrap names them")
+        if other:
             _remove(client, other.config_id)
+
+
+def _is_alive(client: docker.DockerClient, expired: Holder) -> bool:
+    """Tell whether a lock that has expired is renewed all the same: two clocks may differ."""
+    deadline = time.monotonic() + RENEWAL + MARGIN
+    while time.monotonic() < deadline:
+        now = holder(client)
+        if now is None or now.config_id != expired.config_id:
+            return False
+        if now.expires != expired.expires:
+            return True
+        time.sleep(1)
+    return False
 
 
 def _renew(client: docker.DockerClient, config_id: str) -> None:

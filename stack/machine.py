@@ -67,6 +67,9 @@ class Machine(ABC):
         """Whether there is a way to it, as far as is known."""
         return True
 
+    def pass_over(self) -> None:
+        """Ask another one from now on, where this stands for several."""
+
     @property
     @abstractmethod
     def docker_host(self) -> str:

@@ -34,6 +34,7 @@ CONTAINER_LABEL = "tally.migration.task"
 # A container may be gone already, or going: newer engines clean up themselves.
 REMOVE_CONTAINERS = (f"docker ps --all --quiet --filter label={CONTAINER_LABEL} | "
                      "xargs --no-run-if-empty docker rm --force > /dev/null 2>&1; true")
+REMOVAL_TIMEOUT = 60  # seconds
 ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
@@ -53,7 +54,7 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
         labels={LABEL: version.tag},
         mode=ServiceMode("replicated-job", replicas=1, concurrency=1))
     try:
-        state, cause = _wait(client, service["ID"], time.monotonic() + timeout)
+        state, cause = _wait(client, cli.machine, service["ID"], time.monotonic() + timeout)
         log = _log(cli, name)
     finally:
         # What can't be removed now is by the next migration; how this one ended matters more.
@@ -119,22 +120,35 @@ def _resources(given: dict[str, dict[str, Any]]) -> Resources:
     return resources
 
 
-def _wait(client: docker.DockerClient, service: str, deadline: float) -> tuple[str, str]:
-    """Return how the job's task ended and why, or "timed out" at the deadline."""
+def _wait(client: docker.DockerClient, machine: Machine, service: str,
+          deadline: float) -> tuple[str, str]:
+    """Return how the job's task ended and why, or "timed out" at the deadline.
+
+    An engine that doesn't answer just now is asked again, until there is no way to any.
+    """
     state, cause = "new", ""
     while time.monotonic() < deadline:
-        for task in client.api.tasks(filters={"service": service}):
+        tasks: list[dict[str, Any]] = []
+        with suppress(DockerException, requests.RequestException):
+            tasks = client.api.tasks(filters={"service": service})
+        for task in tasks:
             state = task["Status"]["State"]
             cause = task["Status"].get("Err") or task["Status"].get("Message", "")
             if state in ENDED:
                 return state, cause
+        if not machine.alive:
+            return "was lost sight of", "no manager answers any more, and it may go on"
         time.sleep(0.3)
     return "timed out", f"its task was {state}: {cause}"
 
 
 def _log(cli: DockerCli, name: str) -> list[str]:
+    """Return what the job said, as far as that can be fetched: how it ended matters more."""
     command = cli.service_logs("--raw", "--tail=200", name)
-    done = cli.machine.run(command, timeout=20)
+    try:
+        done = cli.machine.run(command, timeout=20)
+    except OperatorError as error:
+        return [str(error)]
     return (done.stdout + done.stderr).strip().splitlines()
 
 
@@ -147,4 +161,4 @@ def remove_all(client: docker.DockerClient, *machines: Machine) -> None:
         with suppress(NotFound):
             service.remove()
     for machine in machines:
-        machine.must(["sh", "-c", REMOVE_CONTAINERS])
+        machine.must(["sh", "-c", REMOVE_CONTAINERS], timeout=REMOVAL_TIMEOUT)

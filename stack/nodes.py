@@ -1,11 +1,12 @@
 """Take nodes out of service, bring them back, and let them go, without losing a request."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import docker
+import requests
 
 from stack import console, engine, joining, lock, peers, probe, records, rollout
 from stack.console import step
@@ -20,6 +21,7 @@ from stack.target import Target, serves_visitors
 Node = dict[str, Any]
 # Labels of nodes with a volume that exists nowhere else, and what is in it.
 PINNED = {"postgres": "the database", "registry": "the images"}
+TRIES = 5
 LEFT = 60.0  # seconds until a node that left has to be known as gone
 
 
@@ -47,6 +49,11 @@ def activate(name: str) -> None:
             if set_availability(target.client, node["ID"], "active"):
                 current.changed("active")
         if latest := newest(target):
+            with step("tasks") as current:
+                # What a drain that was broken off has left.
+                if allowed := [name for name in movable(latest.stack)
+                               if allow(target.client, name, node["ID"])]:
+                    current.changed(f"{' and '.join(allowed)} may run there again")
             settle(target, latest.stack)
 
 
@@ -163,14 +170,19 @@ def empty(target: Target, node: Node) -> None:
 def move_away(target: Target, stack: Stack, node_id: str) -> list[str]:
     """Have services that may run anywhere start on other nodes first; return which did."""
     moved = []
-    for name, service in stack.services.items():
-        anywhere = service["deploy"].get("mode") != "global" \
-            and "constraints" not in service["deploy"].get("placement", {})
-        if anywhere and has_task(target.client, name, node_id):
+    for name in movable(stack):
+        if has_task(target.client, name, node_id):
             with elsewhere(target.client, name, node_id):
                 wait_moved(target, stack.only(name), name, node_id)
             moved.append(name)
     return moved
+
+
+def movable(stack: Stack) -> list[str]:
+    """Return the services that may run on any node."""
+    return [name for name, service in stack.services.items()
+            if service["deploy"].get("mode") != "global"
+            and "constraints" not in service["deploy"].get("placement", {})]
 
 
 def wait_moved(target: Target, service: Stack, name: str, node_id: str) -> None:
@@ -194,19 +206,43 @@ def elsewhere(client: docker.DockerClient, name: str, node_id: str) -> Iterator[
 
     Allowing it again restarts nothing: every task is on a node that fits.
     """
-    path = f"services/{STACK}_{name}"
-    service = client.api.inspect_service(f"{STACK}_{name}")
-    before = service["Spec"]
-    placement = before["TaskTemplate"].get("Placement", {})
-    constraints = [*placement.get("Constraints", []), f"node.id!={node_id}"]
-    engine.redefine(client, path, {**service, "Spec": {
-        **before, "TaskTemplate": {**before["TaskTemplate"], "Placement": {
-            **placement, "Constraints": constraints}}}})
+    forbidden = f"node.id!={node_id}"
+    constrain(client, name, lambda constraints: [*constraints, forbidden])
     try:
         yield
     finally:
-        engine.redefine(client, path, {
-            **client.api.inspect_service(f"{STACK}_{name}"), "Spec": before})
+        allow(client, name, node_id)
+
+
+def allow(client: docker.DockerClient, name: str, node_id: str) -> bool:
+    """Let a service run on a node again; tell whether that was forbidden."""
+    return constrain(client, name, lambda constraints: [
+        each for each in constraints if each != f"node.id!={node_id}"])
+
+
+def constrain(client: docker.DockerClient, name: str,
+              change: Callable[[list[str]], list[str]]) -> bool:
+    """Change a service's constraints and nothing else of it; tell whether that was needed.
+
+    Again, if Swarm or somebody else changed it meanwhile.
+    """
+    for _ in range(TRIES):
+        service = client.api.inspect_service(f"{STACK}_{name}")
+        template = service["Spec"]["TaskTemplate"]
+        placement = template.get("Placement", {})
+        before = placement.get("Constraints") or []
+        if (after := change(before)) == before:
+            return False
+        kept = {key: value for key, value in placement.items() if key != "Constraints"}
+        wanted = {**kept, "Constraints": after} if after else kept
+        try:
+            engine.redefine(client, f"services/{STACK}_{name}", {**service, "Spec": {
+                **service["Spec"], "TaskTemplate": {**template, "Placement": wanted}}})
+            return True
+        except requests.HTTPError as error:
+            if error.response is None or "out of sequence" not in error.response.text:
+                raise
+    raise OperatorError(f"{name} was changed again and again meanwhile", "./fab status")
 
 
 def has_task(client: docker.DockerClient, name: str, node_id: str) -> bool:

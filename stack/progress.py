@@ -75,7 +75,7 @@ def progress(client: docker.DockerClient, name: str) -> Progress:
     """Look at one service of the stack, as Swarm has it now."""
     service = client.api.inspect_service(f"{STACK}_{name}")
     tasks = client.api.tasks(filters={"service": service["ID"]})
-    return judge(client, name, service, tasks, _wanted(client, service))
+    return judge(client, name, service, tasks, _wanted(service, tasks))
 
 
 def judge(client: docker.DockerClient, name: str, service: dict[str, Any], tasks: list[Task],
@@ -173,15 +173,14 @@ def _unhealthy(client: docker.DockerClient, task: Task) -> str:
     return f"unhealthy: {health['Log'][-1]['Output'].strip() or 'its health check failed'}"
 
 
-def _wanted(client: docker.DockerClient, service: dict[str, Any]) -> int:
+def _wanted(service: dict[str, Any], tasks: list[Task]) -> int:
     """Return how many tasks a service should have; a global one has one on each fitting node."""
     mode = service["Spec"]["Mode"]
     if "Replicated" in mode:
         return int(mode["Replicated"]["Replicas"])
-    status = client.api.get(f"{client.api.base_url}/v{client.api.api_version}/services",
-                            params={"status": "true",
-                                    "filters": f'{{"id": ["{service["ID"]}"]}}'}).json()
-    return max(1, int(status[0]["ServiceStatus"]["DesiredTasks"]))
+    # One that is "ready" waits for its start, as after another has failed there.
+    return max(1, len({task.get("NodeID") for task in tasks
+                       if task["DesiredState"] in {"running", "ready"}}))
 
 
 def _blamed(service: dict[str, Any], tasks: list[Task]) -> Task | None:
@@ -202,7 +201,9 @@ def _loop(service: dict[str, Any], current: list[Task]) -> list[Task]:
     newest = _newest(current)
     if newest is None:
         return []
-    since, defined = _time(newest["CreatedAt"]) - LOOP_TIME, _time(service["UpdatedAt"])
+    # The time of the last change, until Swarm has begun with it, and without an update.
+    started = (service.get("UpdateStatus") or {}).get("StartedAt") or service["UpdatedAt"]
+    since, defined = _time(newest["CreatedAt"]) - LOOP_TIME, _time(started)
     broken = [task for task in current if task["Status"]["State"] in BROKEN_TASKS
               and _time(task["Status"]["Timestamp"]) > since
               and _time(task["CreatedAt"]) >= defined]

@@ -1,6 +1,7 @@
 """Replace what serves and prove what came of it; give the last release back if that fails."""
 
 import math
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -21,6 +22,9 @@ from stack.target import Target
 
 # Whatever stops an update half-way: then the last release is brought back.
 FAILURES = (OperatorError, DockerException, requests.RequestException)
+# The exit codes of a command that was told to end: by Ctrl-C, SIGHUP or SIGTERM.
+SIGINT = 130
+INTERRUPTIONS = {SIGINT, 129, 143}
 
 
 def is_running(target: Target, current: Record, stack: Stack) -> bool:
@@ -79,17 +83,20 @@ def verdict(target: Target, stack: Stack, wanted: str) -> None:
         current.found(f"{wanted} runs and is served")
 
 
-def require_still(held: Lock) -> None:
-    """End where the lock was lost, or the way to it, after this command changed something."""
+def require_still(held: Lock, again: str) -> None:
+    """End where the lock was lost, or the way to it, after this command changed something.
+
+    `again` is what to type then.
+    """
     try:
         held.require()
     except Locked as error:
         raise RestoreFailed(f"in the middle of the update, {error.cause}",
-                            "./fab status, then ./fab deploy") from error
+                            f"./fab status, then {again}") from error
     except (DockerException, requests.RequestException) as error:
-        raise RestoreFailed("in the middle of the update, no manager answers any more; Swarm goes "
-                            "on with what it was told",
-                            "./fab status when they are back, then ./fab deploy") from error
+        raise RestoreFailed("in the middle of the update, the Swarm doesn't answer any more; it "
+                            "goes on with what it was told, if it can",
+                            f"./fab status when it does, then {again}") from error
 
 
 def give_back(target: Target, failure: Exception, previous: Record | None) -> NoReturn:
@@ -126,14 +133,26 @@ def check_restorable(target: Target, release: Record) -> None:
 
 
 @contextmanager
-def telling_if_interrupted() -> Iterator[None]:
-    """Say what an interruption leaves: Swarm goes on with what it was told."""
+def telling_if_interrupted(remedy: str) -> Iterator[None]:
+    """Say what an interruption leaves: Swarm goes on with what it was told.
+
+    Whatever else ends an update half-way, a bug or an output that nobody reads any more,
+    needs a person as well.
+    """
     try:
         yield
+    except OperatorError:
+        raise
     except (KeyboardInterrupt, SystemExit) as interruption:
-        console.say("interrupted in the middle of the update: "
-                    "./fab deploy completes it, ./fab rollback undoes it")
-        raise interruption if isinstance(interruption, SystemExit) else SystemExit(130)
+        code = interruption.code if isinstance(interruption, SystemExit) else SIGINT
+        with suppress(OSError, SystemExit):
+            console.say(f"interrupted in the middle of the update: {remedy}")
+        raise SystemExit(code if code in INTERRUPTIONS else RestoreFailed.exit_code) \
+            from interruption
+    except Exception as bug:
+        traceback.print_exc()
+        raise RestoreFailed(f"in the middle of the update, a bug: {type(bug).__name__}: {bug}",
+                            remedy) from bug
 
 
 def say_where(target: Target, stack: Stack) -> None:

@@ -12,12 +12,14 @@ import docker
 
 from stack.definition import Stack
 from stack.probe import Report
-from stack.schema import Revision
+from stack.schema import Revision, newer_than
 from stack.swarm import STACK
 
 LABEL = "tally.release"
 # Of what the database was migrated to, also by a release that was never proven.
 SCHEMA = "tally.schema"
+# The label's values: what a migration has done, and what one was about to do.
+APPLIED, BEGUN = "applied", "begun"
 KEPT = 10
 
 
@@ -94,17 +96,26 @@ def to_restore(history: list[Record], running: Mapping[str, str]) -> Record | No
     """Return the release that a rollback brings back, or None.
 
     `running` is what spec_hashes returns now. If that isn't the last proven
-    release, as after a killed update, the last proven one it is. Else it is the
-    newest that differs from it and is older: after a rollback, what was rolled
-    back stands between the two records of the same release.
+    release, as after a killed update, the last proven one it is, unless a rollback from
+    it was broken off: that is completed. Else it is the newest that differs from it and
+    is older: after a rollback, what was rolled back stands between the two records of
+    the same release.
     """
     if not history:
         return None
-    if history[0].specs != running:
-        return history[0]
-    last = max(index for index, record in enumerate(history)
-               if record.essence == history[0].essence)
-    return next(iter(history[last + 1:]), None)
+    latest = history[0]
+    last = max(index for index, record in enumerate(history) if record.essence == latest.essence)
+    earlier = next(iter(history[last + 1:]), None)
+    if latest.specs == running or earlier and _is_on_the_way(running, latest, earlier):
+        return earlier
+    return latest
+
+
+def _is_on_the_way(running: Mapping[str, str], start: Record, end: Record) -> bool:
+    """Tell whether each service is as in one of two releases, and some are at the end already."""
+    pairs = [(now, start.specs.get(name), end.specs.get(name)) for name, now in running.items()]
+    return all(now in (before, after) for now, before, after in pairs) \
+        and any(now == after != before for now, before, after in pairs)
 
 
 def named(history: list[Record], version: str) -> Record | None:
@@ -133,17 +144,48 @@ def forget_all(client: docker.DockerClient) -> None:
 
 def applied(client: docker.DockerClient) -> tuple[Revision, ...] | None:
     """Return the steps that the database's schema has taken, None if nobody noted them."""
-    found = _noted(client)
+    return _newest_note(client, APPLIED)
+
+
+def possible(client: docker.DockerClient) -> tuple[Revision, ...] | None:
+    """Return the steps that the schema may have taken: also those that a migration began.
+
+    One that failed half-way, or whose end nobody saw, may have taken some of them.
+    """
+    done, begun = applied(client), _newest_note(client, BEGUN)
+    if done is None or begun is None:
+        return done if begun is None else begun
+    return (*done, *newer_than(begun, {revision.id for revision in done}))
+
+
+def note_begun(client: docker.DockerClient, revisions: Sequence[Revision]) -> None:
+    """Note what a migration is about to bring the database to."""
+    _note(client, BEGUN, revisions)
+
+
+def note_applied(client: docker.DockerClient, revisions: Sequence[Revision]) -> None:
+    """Note what a migration has just brought the database to, and with that what it began.
+
+    Steps that an older release doesn't know stay: its migration leaves them as they are.
+    """
+    known = {revision.id for revision in revisions}
+    _note(client, APPLIED, (*revisions, *newer_than(applied(client) or (), known)))
+
+
+def _newest_note(client: docker.DockerClient, kind: str) -> tuple[Revision, ...] | None:
+    found = [each for each in _noted(client) if each.attrs["Spec"]["Labels"][SCHEMA] == kind]
     return _revisions(json.loads(base64.b64decode(found[0].attrs["Spec"]["Data"]))) \
         if found else None
 
 
-def note_applied(client: docker.DockerClient, revisions: Sequence[Revision]) -> None:
-    """Note what a migration has just brought the database to."""
+def _note(client: docker.DockerClient, kind: str, revisions: Sequence[Revision]) -> None:
+    """Note steps; a later note takes the place of those of its own kind, `applied` of all."""
+    earlier = [each for each in _noted(client)
+               if kind == APPLIED or each.attrs["Spec"]["Labels"][SCHEMA] == kind]
     client.configs.create(
-        name=f"{STACK}-schema-{round(time.time() * 1000)}", labels={SCHEMA: "applied"},
+        name=f"{STACK}-schema-{round(time.time() * 1000)}", labels={SCHEMA: kind},
         data=json.dumps([asdict(revision) for revision in revisions]).encode())
-    for old in _noted(client)[1:]:
+    for old in earlier:
         old.remove()
 
 

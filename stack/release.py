@@ -25,6 +25,9 @@ from stack.target import Target
 from stack.version import Version
 
 
+AGAIN = "./fab deploy"
+
+
 def deploy(probe_budget: str = "", as_json: bool = False) -> None:
     """Bring this checkout into service, or leave what serves as it is.
 
@@ -90,9 +93,9 @@ def update(target: Target, wanted: Wanted, previous: Record | None, held: Lock) 
     before = records.spec_hashes(target.client)
     held.require()
     migrate(target, wanted, first=previous is None or "postgres" not in before)
-    proof.require_still(held)
+    proof.require_still(held, AGAIN)
     met = None
-    with proof.telling_if_interrupted():
+    with proof.telling_if_interrupted(f"{AGAIN} completes it, ./fab rollback undoes it"):
         try:
             # A probe tells nothing where nothing served before at the same port.
             if previous and "traefik" in before \
@@ -101,9 +104,9 @@ def update(target: Target, wanted: Wanted, previous: Record | None, held: Lock) 
             else:
                 proof.replace(target, stack, release.text)
         except proof.FAILURES as failure:
-            proof.require_still(held)
+            proof.require_still(held, AGAIN)
             proof.give_back(target, failure, previous)
-    proof.require_still(held)
+    proof.require_still(held, AGAIN)
     remember(target, wanted, met, before)
 
 
@@ -133,6 +136,7 @@ def migrate(target: Target, wanted: Wanted, first: bool) -> None:
     Raises MigrationFailed, also if the engine or the machine gives up meanwhile.
     """
     try:
+        records.note_begun(target.client, wanted.schema)
         _migrate(target, wanted, first)
         records.note_applied(target.client, wanted.schema)
     except MigrationFailed:

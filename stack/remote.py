@@ -22,7 +22,7 @@ from stack.errors import OperatorError, Refused
 from stack.host_keys import Pinned, described, failed_at
 from stack.inventory import Node, Ssh
 from stack.machine import CommandFailed, Completed, Input, Machine, taken
-from stack.tunnel import CHUNK, LOST, Tunnel
+from stack.tunnel import CHUNK, LOST, Tunnel, end_input
 
 USER = "deploy"  # The one that cloud-init makes.
 CONNECT_TIMEOUT = 10.0
@@ -312,7 +312,7 @@ def _feed(channel: Channel, stdin: Input) -> None:
             channel.sendall(stdin.encode())
         elif stdin is not None:
             _pump(stdin, channel)
-        channel.shutdown_write()
+        end_input(channel)
 
 
 def _pump(source: IO[bytes], channel: Channel) -> None:

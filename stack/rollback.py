@@ -1,6 +1,7 @@
 """Bring a release back that was proven before, whole."""
 
 import time
+from contextlib import suppress
 
 import requests
 from docker.errors import DockerException
@@ -12,6 +13,9 @@ from stack.errors import Refused, RestoreFailed
 from stack.lock import Lock
 from stack.records import Record
 from stack.target import Target
+
+
+AGAIN = "the same command again"
 
 
 def rollback(to: str = "", as_json: bool = False) -> None:
@@ -34,7 +38,7 @@ def _rollback(to: str) -> None:
         console.fact("commit", earlier.commit)
         console.fact("previous", history[0].version)
         proof.check_restorable(target, earlier)
-        ahead = compatibility.check_rollback(earlier, records.applied(target.client))
+        ahead = compatibility.check_rollback(earlier, records.possible(target.client))
         console.heading(f"Roll back to {earlier.version}")
         if ahead:
             console.say(f"  note           the schema stays {len(ahead)} steps ahead of it, at "
@@ -51,22 +55,25 @@ def bring_in(target: Target, stack: Stack, release: Record, began: float, held: 
     Its record takes the place of one that it only `replaced`.
     """
     preparation.check_placement(target, stack, migrates=False)
+    held.require()
     with attempts.noted(target.client, release.version, release.commit, began):
         _bring_in(target, stack, release, began, held)
     if replaced:
-        records.forget(target.client, replaced)
+        # It serves, proven, with or without the record of before.
+        with suppress(DockerException, requests.RequestException):
+            records.forget(target.client, replaced)
     proof.say_where(target, stack)
 
 
 def _bring_in(target: Target, stack: Stack, release: Record, began: float, held: Lock) -> None:
     last = records.history(target.client)[0]
-    with proof.telling_if_interrupted():
+    with proof.telling_if_interrupted(f"{AGAIN} completes it"):
         try:
             met = proof.roll_out(target, stack, release.version)
         except proof.FAILURES as failure:
-            proof.require_still(held)
+            proof.require_still(held, AGAIN)
             proof.give_back(target, failure, last)
-    proof.require_still(held)
+    proof.require_still(held, AGAIN)
     try:
         records.save(target.client, records.make(
             target.client, version=release.version, commit=release.commit, who=lock.whoami(),

@@ -12,13 +12,17 @@ from stack import live
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.errors import OperatorError
-from stack.machine import Completed
+from stack.machine import Completed, Machine
 from stack.probe import is_answered
 from stack.progress import Progress, progress
 from stack.swarm import STACK
 
 NO_ENGINE = "unix:///nonexistent"
-HELD = 5.0  # seconds for which everything must stay up to be believed
+# Seconds for which everything must stay up to be believed: as long as Swarm itself watches
+# (`monitor` in docker-stack.yml), which it doesn't if a change is handed over twice.
+HELD = 10.0
+# Seconds after which another manager is asked: an election takes less.
+SILENCE = 15.0
 
 
 class NotArrived(OperatorError):
@@ -108,18 +112,38 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
     after `timeout` seconds; and where no manager can be reached any more, at once.
     """
     deadline, steadiness = time.monotonic() + timeout, Steadiness(held)
+    managers = Managers(client, cli.machine)
     with live.shown(client) as show:
         while True:
             now = look(client, stack)
             show(now)
-            if not cli.machine.alive:
-                raise NotArrived("no manager answers any more", [])
+            managers.require_answer(now)
             _give_up_if_broken(cli, now)
             if steadiness.believes(now):
                 return
             if time.monotonic() > deadline:
                 _give_up_late(client, cli, now, timeout)
             time.sleep(0.5)
+
+
+class Managers:
+    """Whoever is asked: another one, when there was no answer for a while."""
+
+    def __init__(self, client: docker.DockerClient, machine: Machine) -> None:
+        self._client, self._machine = client, machine
+        self._heard = time.monotonic()
+
+    def require_answer(self, now: list[Progress]) -> None:
+        """Take in whether there was an answer; raises NotArrived without a way to any."""
+        if any(service.wanted for service in now):
+            self._heard = time.monotonic()
+        if not self._machine.alive:
+            raise NotArrived("no manager answers any more", [])
+        if time.monotonic() - self._heard > SILENCE:
+            self._machine.pass_over()
+            # Its connections would stay with the manager that they were opened to.
+            self._client.close()
+            self._heard = time.monotonic()
 
 
 def look(client: docker.DockerClient, stack: Stack) -> list[Progress]:

@@ -69,9 +69,19 @@ def _carry_over(near: socket.socket, far: Channel) -> None:
     try:
         while data := near.recv(CHUNK):
             far.sendall(data)
-        far.shutdown_write()
+        end_input(far)
     except LOST:
         _hang_up(near)
+
+
+def end_input(channel: Channel) -> None:
+    """Say that nothing more comes, unless the other end has gone already.
+
+    sshd ends the whole connection if it is told so of a channel that it has closed, and
+    paramiko may tell it a moment late.
+    """
+    if not channel.eof_received:
+        channel.shutdown_write()
 
 
 def _bring_back(far: Channel, near: socket.socket) -> None:

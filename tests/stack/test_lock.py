@@ -42,6 +42,7 @@ def client(engine: Engine) -> Iterator[docker.DockerClient]:
 @pytest.fixture
 def renewed_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "RENEWAL", 0.01)
+    monkeypatch.setattr(lock, "MARGIN", 0.05)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:

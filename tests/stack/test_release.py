@@ -18,21 +18,34 @@ from tests.stack.targets import aiming_at
 
 pytestmark = pytest.mark.unit
 
-INTERRUPTED = ("interrupted in the middle of the update: "
-               "./fab deploy completes it, ./fab rollback undoes it\n")
+INTERRUPTED = "interrupted in the middle of the update: ./fab status\n"
 
 
 @pytest.mark.parametrize(("interruption", "code"), [
     (KeyboardInterrupt(), 130), (SystemExit(143), 143), (SystemExit(129), 129)])
 def test_an_interrupted_update_says_what_it_leaves(
         capsys: pytest.CaptureFixture[str], interruption: BaseException, code: int) -> None:
-    with pytest.raises(SystemExit) as raised, proof.telling_if_interrupted():
+    with pytest.raises(SystemExit) as raised, proof.telling_if_interrupted("./fab status"):
         raise interruption
     assert (raised.value.code, capsys.readouterr().out) == (code, INTERRUPTED)
 
 
+def test_an_update_whose_output_nobody_reads_any_more_needs_a_person() -> None:
+    with pytest.raises(SystemExit) as raised, proof.telling_if_interrupted("./fab status"):
+        raise SystemExit(1)
+    assert raised.value.code == 5
+
+
+def test_an_update_that_a_bug_ends_needs_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RestoreFailed) as raised, proof.telling_if_interrupted("./fab status"):
+        raise KeyError("Spec")
+    assert str(raised.value) == ("in the middle of the update, a bug: KeyError: 'Spec': "
+                                 "./fab status")
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_an_update_that_failed_was_not_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UpdateFailed), proof.telling_if_interrupted():
+    with pytest.raises(UpdateFailed), proof.telling_if_interrupted("./fab status"):
         raise UpdateFailed("the update failed")
     assert capsys.readouterr().out == ""
 
@@ -42,12 +55,12 @@ def test_an_update_whose_swarm_can_not_be_asked_any_more_needs_a_person() -> Non
     with reached(engine) as client, lock.hold(client) as held:
         engine.failing = True
         with pytest.raises(RestoreFailed) as raised:
-            proof.require_still(held)
+            proof.require_still(held, "./fab deploy")
         engine.failing = False
     assert raised.value.code == 5
     assert str(raised.value) == (
-        "in the middle of the update, no manager answers any more; Swarm goes on with what it was "
-        "told: ./fab status when they are back, then ./fab deploy")
+        "in the middle of the update, the Swarm doesn't answer any more; it goes on with what it "
+        "was told, if it can: ./fab status when it does, then ./fab deploy")
 
 
 def published(port: int | str) -> Stack:

@@ -54,8 +54,8 @@ def test_without_a_way_to_any_machine_it_ends_and_the_next_deploy_completes_it(
         done = well(scene.fab("deploy --json"))
 
     assert (code, run.printed[-1]) == (
-        5, "in the middle of the update, no manager answers any more; Swarm goes on with what it "
-        "was told: ./fab status when they are back, then ./fab deploy")
+        5, "in the middle of the update, the Swarm doesn't answer any more; it goes on with what "
+        "it was told, if it can: ./fab status when it does, then ./fab deploy")
     assert ended < 60
     serving.check(done)
     assert all("Cut off from all" in site.ask().text for site in scene.edges)
