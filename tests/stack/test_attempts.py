@@ -1,6 +1,8 @@
 """Of a change that failed it is remembered what was tried, by whom, and what came of it."""
 
+import json
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -51,6 +53,14 @@ def test_what_succeeds_is_not_an_attempt() -> None:
         with attempts.noted(client, "1.4.0+57", "0123456", time.time()):
             pass
         assert attempts.history(client) == []
+
+
+def test_what_a_later_version_adds_to_an_attempt_is_left_out() -> None:
+    known = Attempt("1.4.0+57", "0123456", "ada@example.org", 1.0, 1.0, "restored", "it hung")
+    with reached(Engine()) as client:
+        client.configs.create(name="tally-attempt-1", labels={attempts.LABEL: "failed"},
+                              data=json.dumps({**asdict(known), "weather": "fine"}).encode())
+        assert attempts.history(client) == [known]
 
 
 def test_the_last_ten_are_kept_newest_first_until_all_are_forgotten() -> None:

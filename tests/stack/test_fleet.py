@@ -177,6 +177,12 @@ def test_a_command_under_way_is_lost_and_the_next_goes_to_the_next_manager(
     assert (manager.name, manager.must(["echo", "in"])) == ("two", "in\n")
 
 
+def test_a_manager_whose_engine_says_nothing_is_asked_last(both: Fleet) -> None:
+    manager = AnyManager(both.managers)
+    manager.pass_over()
+    assert (manager.name, manager.must(["echo", "in"])) == ("two", "in\n")
+
+
 def test_without_any_manager_left_it_is_told(
         fragile: tuple[Sshd, Sshd, AnyManager]) -> None:
     for sshd in fragile[:2]:

@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, SimpleNamespace
 
 import docker
 import pytest
@@ -124,6 +124,19 @@ def test_a_dead_holders_lock_is_taken_over(engine: Engine, client: docker.Docker
         assert [each["Spec"]["Labels"]["who"] for each in engine.kinds["configs"].values()] \
             == [whoami()]
         held.require()
+
+
+def test_a_lock_that_has_expired_by_our_clock_and_is_renewed_stays_its_holders(
+        engine: Engine, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken(engine, expires=time.time() - 100)
+    labels = engine.kinds["configs"]["theirs"]["Spec"]["Labels"]
+    monkeypatch.setattr(lock, "time", SimpleNamespace(
+        time=time.time, monotonic=time.monotonic,
+        sleep=lambda seconds: labels.update(expires=str(time.time() - 90))))
+    assert error_of(hold(client).__enter__, Locked) == (
+        "ada@laptop since 1970-01-01 00:00:00 UTC holds the lock, though it would have expired by "
+        "this computer's clock: set the clocks that are wrong; ./fab bootstrap names them")
+    assert set(engine.kinds["configs"]) == {"theirs"}
 
 
 def test_another_config_whose_name_begins_alike_is_no_lock(

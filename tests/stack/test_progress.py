@@ -50,13 +50,14 @@ def given_up(state: str, place: int | None = None) -> dict[str, str]:
 
 
 def seen(*tasks: Task, update: dict[str, str] | None = None, health: dict[str, Any] | None = None,
-         replicas: int = 2, updated: str = "2026-01-01T00:00:00Z") -> Progress:
+         replicas: int = 2, mode: dict[str, Any] | None = None,
+         updated: str = "2026-01-01T00:00:00Z") -> Progress:
     """Return how the service looks with these tasks; `health` is the container "here"'s."""
     engine = Engine()
     engine.kinds["services"]["s"] = {
         "ID": "s", "UpdatedAt": updated, "UpdateStatus": update,
         "Spec": {"Name": "tally_app", "TaskTemplate": NEW,
-                 "Mode": {"Replicated": {"Replicas": replicas}}}}
+                 "Mode": mode or {"Replicated": {"Replicas": replicas}}}}
     engine.kinds["tasks"] = {each["ID"]: each for each in tasks}
     engine.kinds["containers"] = {"here": {"Id": "here", "State": {"Health": health or {}}}}
     with reached(engine) as client:
@@ -151,6 +152,24 @@ def test_failures_before_the_service_got_its_definition_again_are_no_loop() -> N
     tasks = [crash(1), crash(2), crash(3), task("starting", NEW, 1)]
     assert seen(*tasks).broken.startswith("3 tasks in a row ended")
     assert seen(*tasks, updated="2026-01-01T00:00:30Z").broken == ""
+
+
+def test_an_update_that_was_completed_meanwhile_still_has_its_failures() -> None:
+    tasks = [crash(11), crash(12), crash(13), task("starting", NEW, 1)]
+    update = {"State": "completed", "StartedAt": "2026-01-01T00:00:10Z"}
+    found = seen(*tasks, update=update, updated="2026-01-01T00:00:30Z")
+    assert found.broken.startswith("3 tasks in a row ended") and len(found.lives) == 3
+
+
+@pytest.mark.parametrize(("waiting", "wanted"), [(True, 3), (False, 2)])
+def test_a_global_service_wants_a_task_on_each_node_that_has_one_to_come(
+        waiting: bool, wanted: int) -> None:
+    tasks = [{**task("running", NEW, place), "NodeID": f"node{place}"} for place in (1, 2)]
+    tasks.append({**task("failed", NEW, 3), "NodeID": "node3"})
+    if waiting:
+        tasks.append({**task("ready", NEW, 4), "NodeID": "node3", "DesiredState": "ready"})
+    found = seen(*tasks, mode={"Global": {}})
+    assert (found.running, found.wanted, found.full) == (2, wanted, not waiting)
 
 
 def test_failures_of_long_ago_are_no_loop() -> None:

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from stack import records
 from stack.definition import Stack
 from stack.records import KEPT, Record
+from stack.schema import Revision
 from tests.stack.engine_api import Engine, reached
 
 pytestmark = pytest.mark.unit
@@ -62,6 +63,20 @@ def test_a_rollback_of_what_was_never_proven_goes_back_to_the_last_proven(
         versions: list[str], running: Mapping[str, str]) -> None:
     releases = history(*versions)
     assert records.to_restore(releases, running) is releases[0]
+
+
+def proven(version: str, **specs: str) -> Record:
+    return replace(record(version, at=float(version)), specs=specs)
+
+
+@pytest.mark.parametrize(("app", "proxy", "expected"), [
+    ("2", "2", "1"),  # Nothing was begun.
+    ("1", "2", "1"), ("1", "1", "1"),  # The rollback was broken off, or not recorded.
+    ("2", "3", "2"), ("1", "3", "2")])  # A deploy was, or somebody changed something.
+def test_a_rollback_that_was_broken_off_is_completed(app: str, proxy: str, expected: str) -> None:
+    releases = [proven("2", app="2", proxy="2"), proven("1", app="1", proxy="1")]
+    found = records.to_restore(releases, {"app": app, "proxy": proxy})
+    assert found and found.version == expected
 
 
 def test_without_a_proven_release_there_is_none_whatever_runs() -> None:
@@ -135,3 +150,30 @@ def test_a_service_that_changes_shows_in_its_hash_alone() -> None:
         after = records.spec_hashes(client)
     assert set(before) == set(after) == {"app", "postgres"}
     assert (before["app"] != after["app"], before["postgres"] == after["postgres"]) == (True, True)
+
+
+ONE, TWO, THREE = Revision("1", None), Revision("2", "1"), Revision("3", "2", "older code needs it")
+
+
+def test_what_a_migration_has_done_takes_the_place_of_what_it_began() -> None:
+    with reached(Engine()) as client:
+        assert (records.applied(client), records.possible(client)) == (None, None)
+        records.note_begun(client, [ONE])
+        assert (records.applied(client), records.possible(client)) == (None, (ONE,))
+        records.note_applied(client, [ONE])
+        assert records.applied(client) == records.possible(client) == (ONE,)
+
+
+def test_a_migration_whose_end_nobody_saw_may_have_taken_its_steps() -> None:
+    with reached(Engine()) as client:
+        records.note_applied(client, [ONE])
+        records.note_begun(client, [ONE, TWO, THREE])
+        assert records.applied(client) == (ONE,)
+        assert records.possible(client) == (ONE, TWO, THREE)
+
+
+def test_an_older_releases_migration_leaves_the_later_steps() -> None:
+    with reached(Engine()) as client:
+        records.note_applied(client, [ONE, TWO, THREE])
+        records.note_applied(client, [ONE])
+        assert records.applied(client) == (ONE, TWO, THREE)

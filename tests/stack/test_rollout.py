@@ -306,6 +306,28 @@ def test_a_wait_ends_when_no_manager_can_be_reached_any_more(add_command: AddCom
     assert said == "no manager answers any more"
 
 
+class Several(LocalMachine):
+    """Stands for several managers; counts how often another one was to be asked."""
+
+    passed_over = 0
+
+    def pass_over(self) -> None:
+        self.passed_over += 1
+
+
+def test_a_manager_that_says_nothing_for_a_while_is_passed_over(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    now, several, answer = [0.0], Several(), [Progress("app", 1, 2)]
+    monkeypatch.setattr(rollout, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with reached(Engine()) as client:
+        managers = rollout.Managers(client, several)
+        for at, said, passed_over in ((10, [], 0), (14, answer, 0), (29, [], 0), (30, [], 1),
+                                      (44, [], 1), (46, [], 2)):
+            now[0] = float(at)
+            managers.require_answer(said)
+            assert several.passed_over == passed_over, at
+
+
 Ask = Callable[..., bool]
 
 
