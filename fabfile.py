@@ -40,7 +40,7 @@ def deploy(context: Connection, probe_budget: str = "", json: bool = False) -> N
     release.deploy(probe_budget, json)
 
 
-@task(help={"to": "a version that ./fab releases lists, instead of the one before",
+@task(help={"to": "a version that ./fab releases lists as proven, instead of the one before",
             "json": "print a report for programs to stdout, and all else to stderr"})
 def rollback(context: Connection, to: str = "", json: bool = False) -> None:
     """Bring the release before this one back, whole."""
@@ -143,7 +143,7 @@ def test_vm(context: Connection) -> None:
 
 @task
 def releases(context: Connection) -> None:
-    """List the releases that a rollback can choose from, the newest first."""
+    """List the last releases, and the changes that failed, the newest first."""
     memory.releases()
 
 
