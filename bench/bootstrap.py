@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from measure import Calm, Failed, loads
+from measure import Calm, Failed, loads, parser
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a script, Python looks for modules beside it only.
@@ -142,20 +142,15 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, metavar="N",
-                        help="runs of each that change nothing (default: 3)")
-    parser.add_argument("--load", type=float, default=4.0, metavar="L",
-                        help="begin when this computer's load is below it (default: 4)")
-    parser.add_argument("--patience", type=float, default=40.0, metavar="MINUTES",
-                        help="begin anyway after this time (default: 40)")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=3, metavar="N",
+                         help="runs of each that change nothing (default: 3)")
+    return options.parse_args()
 
 
 def compare(lab: Lab, folder: Path, given: argparse.Namespace) -> float:
     """Let both work; return how many times as fast ours is when nothing changes."""
-    calm = Calm(given.load, time.monotonic() + given.patience * 60)
+    calm = Calm.chosen(given)
     user_data = with_modules(cloud_init.render(lab.public_key))
     calm.wait()
     # Six at once, all of which upgrade their packages, may need longer than the lab waits.

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import Calm, Failed, loads
+from measure import Calm, Failed, loads, parser
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a script, Python looks for modules beside it only.
@@ -96,17 +96,12 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, metavar="N",
-                        help="changes of the template by each (default: 3)")
-    parser.add_argument("--updates", type=int, default=20, metavar="N",
-                        help="rolling updates by each (default: 20)")
-    parser.add_argument("--load", type=float, default=4.0, metavar="L",
-                        help="begin when this computer's load is below it (default: 4)")
-    parser.add_argument("--patience", type=float, default=40.0, metavar="MINUTES",
-                        help="begin anyway after this time (default: 40)")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=3, metavar="N",
+                         help="changes of the template by each (default: 3)")
+    options.add_argument("--updates", type=int, default=20, metavar="N",
+                         help="rolling updates by each (default: 20)")
+    return options.parse_args()
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,7 @@ class Swarm:
 
 def compare(lab: Lab, folder: Path, given: argparse.Namespace) -> list[str]:
     """Measure all; return what isn't as it should be."""
-    calm = Calm(given.load, time.monotonic() + given.patience * 60)
+    calm = Calm.chosen(given)
     calm.wait()
     swarm = built(lab, folder)
     calm.wait()
