@@ -17,11 +17,14 @@ from stack.errors import Locked, OperatorError, Refused, RestoreFailed, UpdateFa
 from stack.lock import Lock
 from stack.probe import Report
 from stack.records import Record
+from stack.settings import DEFAULT_REPLICAS
 from stack.target import Target
 
 
 # Whatever stops an update half-way: then the last release is brought back.
 FAILURES = (OperatorError, DockerException, requests.RequestException)
+# Seconds for a task of the application: they are replaced one after the other.
+A_TASK = 10
 # The exit codes of a command that was told to end: by Ctrl-C, SIGHUP or SIGTERM.
 SIGINT = 130
 INTERRUPTIONS = {SIGINT, 129, 143}
@@ -70,15 +73,20 @@ def replace(target: Target, stack: Stack, wanted: str) -> None:
     with step("update") as current:
         current.doing("replacing tasks, one at a time")
         rollout.apply(target.cli, stack, prune=True)
-        rollout.wait(target.client, target.cli, stack, target.settings.deploy_timeout)
+        rollout.wait(target.client, target.cli, stack, patience(target, stack))
         current.changed("every task is up to date, healthy and stayed so")
     verdict(target, stack, wanted)
+
+
+def patience(target: Target, stack: Stack) -> float:
+    """Return the seconds until an update is given up; each further task needs its own."""
+    return target.settings.deploy_timeout + A_TASK * max(0, stack.replicas - DEFAULT_REPLICAS)
 
 
 def verdict(target: Target, stack: Stack, wanted: str) -> None:
     """See every task running and the version served to visitors."""
     with step("verdict") as current:
-        rollout.wait(target.client, target.cli, stack, target.settings.deploy_timeout, held=0)
+        rollout.wait(target.client, target.cli, stack, patience(target, stack), held=0)
         rollout.prove(target.edges, stack.http_port, wanted)
         current.found(f"{wanted} runs and is served")
 

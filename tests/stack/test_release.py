@@ -90,6 +90,14 @@ def test_a_swarm_of_an_inventory_is_told_by_its_edge_nodes(
     assert capsys.readouterr().out == "Tally runs at http://127.0.0.1:8080\n"
 
 
+@pytest.mark.parametrize(("replicas", "seconds"), [(1, 300), (2, 300), (5, 330), (100, 1280)])
+def test_an_update_of_many_tasks_may_take_longer(
+        add_command: AddCommand, replicas: int, seconds: int) -> None:
+    add_command("docker")
+    with aiming_at(Engine()) as target:
+        assert proof.patience(target, deployed(replicas, at=1.0).stack) == seconds
+
+
 def deployed(replicas: int, at: float) -> Record:
     stack = {"services": {"app": {"deploy": {"replicas": replicas}}}}
     return Record("1.4.0+57", "0123456", "ada@example.org", at, 12.5, stack, {})

@@ -87,6 +87,14 @@ def test_a_second_bootstrap_of_three_machines_takes_less_than_five_seconds(
     assert quickest(3, lambda: second_run(laptop)) < 5
 
 
+def test_a_plan_for_three_machines_takes_less_than_three_seconds(
+        laptop: Laptop, swarm: list[Machine]) -> None:
+    def plan() -> None:
+        done = laptop.fab("plan --exit-code")
+        assert done.code == 0 and "nothing to do" in done.stdout, done.stdout + done.stderr
+    assert quickest(3, plan) < 3
+
+
 def test_from_outside_nothing_answers_but_ssh_and_the_web(swarm: list[Machine]) -> None:
     listening = set().union(*map(listeners, swarm))
     # Otherwise the scan would prove no more than that nothing is there to answer.
