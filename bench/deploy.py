@@ -6,8 +6,10 @@
 Three machines boot in the lab and become a Swarm with the site.
 
 First, a template changes by one line, again and again. The bare sequence is docker build, docker
-push, docker stack deploy, and waiting until the tasks run, typed on a manager. ./fab deploy does
-it from a laptop, migrates, and goes on until the release is proven. Both have the same caches.
+push, docker stack deploy, and waiting, typed on a manager: until the tasks run, and then until
+Swarm has watched them for the ten seconds that the stack file asks for and calls the update
+completed. ./fab deploy does it from a laptop, migrates, and goes on until the release is proven,
+which takes those ten seconds as well. Both have the same caches.
 
 Then come rolling updates in a row, of two tasks, while visitors open the page fifty times a
 second: by ./fab deploy, and by docker stack deploy with Traefik's defaults and an application
@@ -72,12 +74,15 @@ DEFAULTS = (
     ("docker-stack.yml", 'DRAIN_SECONDS: "4"', 'DRAIN_SECONDS: "0"'),
     ("docker-stack.yml", "        traefik.http.routers.app.middlewares: again\n", ""),
     ("docker-stack.yml", "        traefik.http.routers.app-tls.middlewares: again\n", ""))
+COMPLETED = """
+until [ "$(docker service inspect --format '{{.UpdateStatus.State}}' tally_app)" = completed ]
+do sleep 0.2; done
+"""
 PLAIN = f"""
 set -eu
 {CREDENTIALS} stack deploy --with-registry-auth --compose-file /root/stack.yml tally
 sleep 1
-until [ "$(docker service inspect --format '{{{{.UpdateStatus.State}}}}' tally_app)" = completed ]
-do sleep 0.5; done
+{COMPLETED}
 """
 
 
@@ -173,7 +178,7 @@ def compare_speed(swarm: Swarm, rounds: int, calm: Calm) -> list[str]:
     """Let both bring in one-line changes in turn; print the times."""
     content = swarm.record()
     name = content["services"]["app"]["image"].partition("/app:")[0]
-    bare, ours, said = [], [], list[str]()
+    running, completed, ours, said = [], [], [], list[str]()
     for number in range(rounds):
         image = f"{name}/app:bare-{number}"
         swarm.first.console(f"cd /root/bare && sed --in-place 's|</main>|<p>{number}</p></main>|' "
@@ -182,20 +187,24 @@ def compare_speed(swarm: Swarm, rounds: int, calm: Calm) -> list[str]:
         changed["services"]["app"]["image"] = image
         swarm.hand_over(changed)
         calm.wait()
-        bare.append(timed(lambda: swarm.first.console(["sh", "-c", BARE, "bare", image])))
+        running.append(timed(lambda: swarm.first.console(["sh", "-c", BARE, "bare", image])))
+        completed.append(running[-1] + timed(lambda: swarm.first.console(COMPLETED)))
         page = swarm.laptop.folder / TEMPLATE
         page.write_text(page.read_text().replace("</main>", f"<p>{number}</p></main>"))
         calm.wait()
         ours.append(timed(lambda: said.append(swarm.fab("deploy --json"))))
-    ratio = statistics.median(ours) / statistics.median(bare)
     print("\nA template changes by one line:")
-    for who, seconds in (("bare sequence", bare), ("./fab deploy", ours)):
+    for who, seconds in (("bare, tasks run", running), ("bare, completed", completed),
+                         ("./fab deploy", ours)):
         print(f"  {who:<20} {statistics.median(seconds):6.1f} s  median of "
               f"{', '.join(f'{each:.1f}' for each in seconds)}")
-    print(f"  {'ratio':<20} {ratio:6.2f}    at most {MOST:g} is required")
+    ratio = statistics.median(ours) / statistics.median(completed)
+    print(f"  {'ratio':<20} {ratio:6.2f}    to what is watched as long; at most {MOST:g} is required")
+    print(f"  {'':<20} {statistics.median(ours) / statistics.median(running):6.2f}    "
+          "to what is taken for done when it runs")
     print(f"  the last one's steps: {steps(said[-1])}", flush=True)
-    return [f"./fab deploy should take {MOST:g} times as long as the bare sequence at most, and "
-            f"takes {ratio:.2f}"] if ratio > MOST else []
+    return [f"./fab deploy should take {MOST:g} times as long as the bare sequence until Swarm "
+            f"calls it completed, at most, and takes {ratio:.2f}"] if ratio > MOST else []
 
 
 def steps(report: str) -> str:
