@@ -199,7 +199,7 @@ def compare_speed(swarm: Swarm, rounds: int, calm: Calm) -> list[str]:
         print(f"  {who:<20} {statistics.median(seconds):6.1f} s  median of "
               f"{', '.join(f'{each:.1f}' for each in seconds)}")
     ratio = statistics.median(ours) / statistics.median(completed)
-    print(f"  {'ratio':<20} {ratio:6.2f}    to what is watched as long; at most {MOST:g} is required")
+    print(f"  {'ratio':<20} {ratio:6.2f}    to what is watched as long, at most {MOST:g}")
     print(f"  {'':<20} {statistics.median(ours) / statistics.median(running):6.2f}    "
           "to what is taken for done when it runs")
     print(f"  the last one's steps: {steps(said[-1])}", flush=True)
