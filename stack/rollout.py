@@ -8,13 +8,14 @@ import docker
 import requests
 from docker.errors import DockerException
 
-from stack import live
+from stack import console, live
 from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.errors import OperatorError
 from stack.machine import Completed, Machine
 from stack.probe import is_answered
 from stack.progress import Progress, progress
+from stack.stall import Stalls
 from stack.swarm import STACK
 
 NO_ENGINE = "unix:///nonexistent"
@@ -112,7 +113,7 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
     after `timeout` seconds; and where no manager can be reached any more, at once.
     """
     deadline, steadiness = time.monotonic() + timeout, Steadiness(held)
-    managers = Managers(client, cli.machine)
+    managers, stalls = Managers(client, cli.machine), Stalls(client)
     with live.shown(client) as show:
         while True:
             now = look(client, stack)
@@ -121,6 +122,9 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
             _give_up_if_broken(cli, now)
             if steadiness.believes(now):
                 return
+            for name in stalls.end(service.name for service in now if not service.settled):
+                console.say(f"  {name:<14} Swarm waited for a task on a node that went down: "
+                            "its update has begun anew")
             if time.monotonic() > deadline:
                 _give_up_late(client, cli, now, timeout)
             time.sleep(0.5)

@@ -1,0 +1,96 @@
+"""An update that waits for a task on a lost node begins anew, and no other does."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import docker
+import pytest
+
+from stack import stall
+from stack.stall import INTERVAL, LABEL, Stalls
+from tests.stack.engine_api import Engine, reached
+
+pytestmark = pytest.mark.unit
+
+STARTED = "2026-01-01T00:00:10.5Z"
+
+
+class Clock:
+    """A time that a test sets."""
+
+    now = 1000.0
+
+    def tick(self) -> None:
+        self.now += INTERVAL
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(stall, "time", SimpleNamespace(
+        monotonic=lambda: made.now, time=lambda: made.now))
+    return made
+
+
+@pytest.fixture
+def engine() -> Engine:
+    """A Swarm in which dora went down while a task was on its way to it."""
+    made = Engine()
+    made.kinds["services"]["s"] = {
+        "ID": "s", "Version": {"Index": 7}, "UpdateStatus": {
+            "State": "updating", "StartedAt": STARTED},
+        "Spec": {"Name": "tally_app", "Labels": {"traefik.enable": "true"}}}
+    made.kinds["nodes"] = {name: {"ID": name, "Status": {"State": state}}
+                           for name, state in (("anna", "ready"), ("dora", "down"))}
+    made.kinds["tasks"]["lost"] = {
+        "ID": "lost", "ServiceID": "s", "NodeID": "dora", "DesiredState": "shutdown",
+        "CreatedAt": "2026-01-01T00:00:11Z", "Status": {"State": "assigned"}}
+    return made
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[docker.DockerClient]:
+    with reached(engine) as client:
+        yield client
+
+
+def labels(engine: Engine) -> dict[str, str]:
+    found: dict[str, str] = engine.kinds["services"]["s"]["Spec"]["Labels"]
+    return found
+
+
+def test_an_update_that_waits_in_vain_begins_anew(
+        engine: Engine, client: docker.DockerClient, clock: Clock) -> None:
+    stalls = Stalls(client)
+    assert stalls.end(["app"]) == []
+    clock.tick()
+    assert stalls.end(["app"]) == ["app"]
+    assert labels(engine) == {"traefik.enable": "true", LABEL: "1005"}
+
+
+@pytest.mark.parametrize(("what", "key", "value"), [
+    ("tasks", "NodeID", "anna"),
+    ("tasks", "DesiredState", "running"),  # Swarm hasn't noticed yet.
+    ("tasks", "Status", {"State": "running"}), ("tasks", "Status", {"State": "failed"}),
+    ("tasks", "CreatedAt", "2026-01-01T00:00:10.45Z"),  # It has begun anew since.
+    ("services", "UpdateStatus", {"State": "completed", "StartedAt": STARTED}),
+    ("services", "UpdateStatus", None)])
+def test_any_other_update_goes_on(engine: Engine, client: docker.DockerClient, clock: Clock,
+                                  what: str, key: str, value: Any) -> None:
+    next(iter(engine.kinds[what].values()))[key] = value
+    stalls = Stalls(client)
+    clock.tick()
+    assert stalls.end(["app"]) == []
+    assert labels(engine) == {"traefik.enable": "true"}
+
+
+def test_an_engine_that_does_not_answer_is_asked_again(
+        engine: Engine, client: docker.DockerClient, clock: Clock) -> None:
+    stalls = Stalls(client)
+    clock.tick()
+    engine.failing = True
+    assert stalls.end(["app"]) == []
+    engine.failing = False
+    clock.tick()
+    assert stalls.end(["app"]) == ["app"]
