@@ -2,7 +2,6 @@
 
 from datetime import datetime, timezone
 
-from rich.markup import escape
 from rich.table import Column, Table
 
 from stack import attempts, console, engine, lock, records
@@ -11,6 +10,9 @@ from stack.errors import Refused
 from stack.records import Record
 from stack.report import OUTCOMES
 from stack.target import Target
+
+
+COLUMNS = ("version", "ended at (UTC)", "took", "outcome", "requests failed", "by", "commit", "why")
 
 
 @engine.in_one_line
@@ -24,16 +26,15 @@ def releases() -> None:
                                      *attempts.history(target.client)]
     if not found:
         raise Refused("no release is remembered here", "./fab deploy")
-    # What there is no room for is left out at the end of the line.
-    why = Column("why", no_wrap=True, overflow="ellipsis")
-    table = Table("version", "ended at (UTC)", "took", "outcome", "requests failed", "by", "commit",
-                  why, box=None, pad_edge=False)
+    # One line each: what there is no room for is left out at its end.
+    table = Table(*(Column(name, no_wrap=name != "why") for name in COLUMNS), box=None,
+                  pad_edge=False)
     for each in sorted(found, key=lambda each: each.at, reverse=True):
         at = datetime.fromtimestamp(each.at, timezone.utc)
         outcome, failed, cause = (OUTCOMES[0], _failures(each), "") if isinstance(each, Record) \
             else (each.outcome, "-", each.cause)
         table.add_row(each.version, f"{at:%Y-%m-%d %H:%M:%S}", f"{each.seconds:.0f} s", outcome,
-                      failed, each.who, each.commit[:12], escape(cause))
+                      failed, each.who, each.commit[:12], console.cut(cause))
     console.table(table)
 
 

@@ -18,7 +18,8 @@ from tests.lab import Machine, Result, host
 log = logging.getLogger(__name__)
 
 TASKS = "docker service ps --quiet --no-trunc --filter desired-state=running tally_"
-STOPPING = "docker stack ps tally --filter desired-state=shutdown --format {{.CurrentState}}"
+STOPPING = "docker stack ps tally --filter desired-state=shutdown " \
+    "--format '{{.Node}} {{.CurrentState}}'"
 POSTGRES = "$(docker ps --quiet --filter label=com.docker.swarm.service.name=tally_postgres)"
 IN_POSTGRES = f"docker exec {POSTGRES} psql -U postgres -d tally -Atc"
 UNDO = "cd tally && git checkout --quiet -- . && git clean --quiet -d --force app migrations stack"
@@ -28,13 +29,15 @@ UNDO = "cd tally && git checkout --quiet -- . && git clean --quiet -d --force ap
 class Scene:
     """Three managers with the site, of which the first has the database and the registry.
 
-    `guests` are client addresses of people who come again and again.
+    `guests` are client addresses of people who come again and again. `lost` are the names
+    of nodes that are off, of whose tasks nothing is heard any more.
     """
 
     laptop: Laptop
     machines: Sequence[Machine]
     edges: Sequence[Site]
     guests: Sequence[str]
+    lost: frozenset[str] = frozenset()
 
     @property
     def holder(self) -> Machine:
@@ -75,8 +78,13 @@ class Scene:
 
     def settle(self) -> None:
         """Wait for the end of the tasks that were told to stop: till then Docker counts them."""
-        host.wait_until(lambda: "Running" not in self.holder.console(STOPPING).stdout, 60,
-                        "end of the tasks that were told to stop")
+        host.wait_until(lambda: not self.stopping(), 60, "end of the tasks that were told to stop")
+
+    def stopping(self) -> list[str]:
+        """Return the tasks that still run though they were told to stop."""
+        lines = self.holder.console(STOPPING).stdout.splitlines()
+        return [line for line in lines
+                if line.split()[1:2] == ["Running"] and line.split()[0] not in self.lost]
 
     def query(self, sql: str) -> str:
         """Ask the site's own database, as its superuser."""

@@ -271,7 +271,7 @@ def test_two_bad_deploys_in_a_row_leave_the_last_good_release(scene: Scene) -> N
 
     listed = remembered(scene)
     assert [words[OUTCOME] for words in listed[:2]] == ["restored"] * 2
-    assert all("non-zero exit" in " ".join(words) for words in listed[:2])
+    assert all("the update failed: app: " in " ".join(words) for words in listed[:2])
     assert [words for words in listed if words[OUTCOME] == "proven"] \
         == [words for words in known if words[OUTCOME] == "proven"]
     well(scene.fab("status"))

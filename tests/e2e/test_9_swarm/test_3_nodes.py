@@ -181,7 +181,7 @@ def lost_in_the_middle(scene: Scene, lost: Machine, line: str) -> None:
 
     Who asks a task on that machine meanwhile is turned away, but counted once at most.
     """
-    left = replace(scene, edges=scene.edges_but(lost))
+    left = replace(scene, edges=scene.edges_but(lost), lost=frozenset({lost.name}))
     scene.change_page(line)
     serving = left.serving()
     with left.visited(may_fail=True), scene.laptop.watching("deploy", "--json") as run:
