@@ -61,7 +61,7 @@ DOCKER_BUILDKIT=1 docker build --quiet \
     --build-arg BASE=localhost:1/tally/base:trixie --build-arg VERSION=bare \
     --build-arg COMMIT=bare --tag "$1" .
 %(credentials)s push --quiet "$1"
-%(credentials)s stack deploy --with-registry-auth --compose-file /root/stack.yml tally
+%(credentials)s stack deploy --with-registry-auth --compose-file /tmp/stack.yml tally
 running() {
     docker service ps --filter desired-state=running --format '{{.Image}} {{.CurrentState}}' \
         tally_app
@@ -80,7 +80,7 @@ do sleep 0.2; done
 """
 PLAIN = f"""
 set -eu
-{CREDENTIALS} stack deploy --with-registry-auth --compose-file /root/stack.yml tally
+{CREDENTIALS} stack deploy --with-registry-auth --compose-file /tmp/stack.yml tally
 sleep 1
 {COMPLETED}
 """
@@ -142,7 +142,7 @@ class Swarm:
         """Write a stack file where docker stack deploy finds it."""
         path = self.laptop.home / "stack.yml"
         path.write_text(Stack(content).text())
-        self.first.copy_in(path, "/root/stack.yml")
+        self.first.copy_in(path, "/tmp/stack.yml", user="deploy")
 
 
 def compare(lab: Lab, folder: Path, given: argparse.Namespace) -> list[str]:
@@ -169,8 +169,8 @@ def built(lab: Lab, folder: Path) -> Swarm:
     laptop.choose([entry(machine) for machine in machines])
     swarm = Swarm(laptop, machines)
     swarm.fab("bootstrap --accept-new-host-keys deploy")
-    swarm.first.copy_in(repository, "/root/bare.git")
-    swarm.first.console("git clone --quiet /root/bare.git /root/bare")
+    swarm.first.copy_in(repository, "/tmp/bare.git", user="deploy")
+    swarm.first.console("chown -R root /tmp/bare.git; git clone --quiet /tmp/bare.git /root/bare")
     return swarm
 
 

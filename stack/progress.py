@@ -18,6 +18,8 @@ BROKEN_TASKS = {"failed", "rejected", "orphaned", "complete"}
 # So many of them within so long are a loop; fewer may have been a reboot.
 LOOP = 3
 LOOP_TIME = timedelta(minutes=2)
+# Docker's own number of failed health checks that end a container.
+RETRIES = 3
 # Tasks that Swarm has told to end.
 DISMISSED = {"shutdown", "remove"}
 Task = dict[str, Any]
@@ -165,10 +167,14 @@ def _unhealthy(client: docker.DockerClient, task: Task) -> str:
     if not container:
         return ""
     try:
-        health = client.api.inspect_container(container)["State"].get("Health", {})
+        found = client.api.inspect_container(container)
     except NotFound:
         return ""
-    if health.get("Status") != "unhealthy" or not health.get("Log"):
+    health = found["State"].get("Health", {})
+    # Docker calls every container unhealthy that has ended.
+    enough = (found["Config"].get("Healthcheck") or {}).get("Retries") or RETRIES
+    if health.get("Status") != "unhealthy" or health.get("FailingStreak", 0) < enough \
+            or not health.get("Log"):
         return ""
     return f"unhealthy: {health['Log'][-1]['Output'].strip() or 'its health check failed'}"
 

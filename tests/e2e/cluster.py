@@ -9,7 +9,8 @@ from tests.lab import Machine
 
 # Files by their content; then what Docker holds, by id and by the version of its definition.
 STATE = """
-find /etc /usr/local /var/tmp /var/lib/dpkg/status -type f -exec sha256sum {} + | sort
+find /etc /usr/local /var/tmp /var/lib/dpkg/status -type f ! -name ballast \
+    -exec sha256sum {} + | sort
 nft list ruleset | grep --after-context=3 'set peers'
 command -v docker > /dev/null || exit 0
 docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.NodeID}} {{.Swarm.NodeAddr}}'

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 AT_ONCE = 500
 # Nothing lies between the lab's machines: what answers does so within milliseconds.
-PATIENCE = 0.7
+PATIENCE = 1.5
 
 
 def answering(address: str, ports: Iterable[str], patience: float = PATIENCE) -> set[str]:

@@ -15,7 +15,7 @@ from tests.e2e import ports
 from tests.e2e.ports import answering
 from tests.lab import Lab, Machine, host
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 PUBLIC = {"tcp/22", "tcp/80", "tcp/443"}
 CLUSTER = {"tcp/2377", "tcp/5000", "tcp/7946", "udp/4789", "udp/7946"}

@@ -10,10 +10,10 @@ import pytest
 from stack.cloud_init import render
 from stack.machine import Completed, Input, LocalMachine
 from stack.reach import Place, check
-from tests.lab import Lab
+from tests.lab import Lab, host
 from tests.lab import Machine as Hardware
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 PORTS = {"2377", "4789", "5000", "7946"}
 
@@ -56,7 +56,7 @@ def places(trio: list[Hardware]) -> Iterator[Places]:
            Place(two, trio[1].address, "manager", joined=False, registry=False),
            Place(three, trio[2].address, "worker", joined=False, registry=False))
     for machine in trio:
-        assert listening(machine) == set()
+        host.wait_until(lambda: listening(machine) == set(), 10, "end of what listened")
 
 
 def set_peers(machine: Hardware, *peers: Hardware) -> None:
@@ -87,7 +87,7 @@ def test_dockers_own_ports_answer_on_nodes_that_have_joined(
     one, two, three = places
     trio[0].console(f"docker swarm init --advertise-addr {one.private}")
     try:
-        assert listening(trio[0]) >= {"2377", "7946"}
+        host.wait_until(lambda: listening(trio[0]) >= {"2377", "7946"}, 10, "Docker's ports")
         assert check((replace(one, joined=True), two, three)) == []
         assert check(places) == []
         set_peers(trio[0], trio[1])

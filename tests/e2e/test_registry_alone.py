@@ -19,7 +19,7 @@ from stack.swarm import membership
 from tests.lab import Lab, Machine, host
 from tests.stack.failing import error_of
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 # No registry answers here: the machine's own files stand in for the base image.
 BASE = "tar --create --one-file-system --directory=/ --exclude=./var/lib/docker " \
@@ -135,7 +135,7 @@ def test_a_second_run_is_quick_changes_nothing_and_restarts_nothing(swarm: Swarm
     changes = swarm.ensure()
 
     assert (changes, swarm.tasks) == ([], before)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_only_root_can_read_the_credentials(swarm: Swarm) -> None:

@@ -141,7 +141,7 @@ def _sweep(taken: Slot) -> None:
     Files last: a machine's disk must be free before its directory may go.
     """
     for disk in taken.directory.glob("*/disk.img"):
-        power.wait_disk_free(disk, timeout=30)
+        power.wait_disk_free(disk, timeout=120)
     Network(taken).remove()
     if taken.directory.exists():
         shutil.rmtree(taken.directory)

@@ -13,7 +13,7 @@ from tests.lab.errors import LabError
 from tests.lab.power import Hardware, Power
 from tests.lab.ssh import Connection, Keys, Result, checked, with_environment
 
-BOOT_TIMEOUT = 120.0
+BOOT_TIMEOUT = 300.0
 BALLAST = "/var/tmp/ballast"
 # Before /usr/bin in everybody's PATH, in sudo's too.
 CLOCK = "/usr/local/bin/date"
@@ -88,7 +88,7 @@ class Machine:
     def lose_power(self) -> None:
         """End the machine in the middle of whatever it is doing."""
         self.cut_power()
-        self._power.wait_off(timeout=30)
+        self._power.wait_off(timeout=120)
 
     def cut_power(self) -> None:
         """Lose power without waiting until it is gone: for several machines at once."""

@@ -102,7 +102,7 @@ class Power:
 
     def switch_on(self) -> None:
         """Start the machine; return before it has booted."""
-        self.wait_off(timeout=30)
+        self.wait_off(timeout=120)
         self._on = True
         # The machine dies with the thread that started it (see --pdeathsig), so the thread that
         # starts it stays with it.
@@ -137,7 +137,7 @@ class Power:
     def _keep(self) -> None:
         while (process := self._start()) is not None:
             code = process.wait()
-            wait_disk_free(self._hardware.disk, timeout=30)
+            wait_disk_free(self._hardware.disk, timeout=120)
             if code != REBOOT:
                 return
 

@@ -15,7 +15,7 @@ import pytest
 from tests.lab import CommandFailed, Lab, LabError, Machine, host
 from tests.lab.conftest import Boot
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 REPOSITORY = Path(__file__).parents[2]
 # A host beyond the lab's own network, and this host's address on the way to it.

@@ -118,7 +118,8 @@ def test_a_second_command_is_told_who_holds_the_lock(
     assert set(engine.kinds["configs"]) == {"theirs"}
 
 
-def test_a_dead_holders_lock_is_taken_over(engine: Engine, client: docker.DockerClient) -> None:
+def test_a_dead_holders_lock_is_taken_over(
+        engine: Engine, client: docker.DockerClient, renewed_often: None) -> None:
     taken(engine, expires=time.time() - 1)
     with hold(client) as held:
         assert [each["Spec"]["Labels"]["who"] for each in engine.kinds["configs"].values()] \

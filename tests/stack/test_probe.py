@@ -57,9 +57,9 @@ def test_a_site_that_fails_for_a_while_shows_it(site: Site) -> None:
         site.ill = False
         time.sleep(0.3)
     report = watch.report()
-    assert 4 <= report.failures <= 11
+    assert 4 <= report.failures <= 20
     assert report.requests > report.failures
-    assert 0.45 <= report.longest_gap < 0.9
+    assert 0.45 <= report.longest_gap < 2
 
 
 def test_a_site_that_is_gone_fails_every_request() -> None:

@@ -59,7 +59,8 @@ def seen(*tasks: Task, update: dict[str, str] | None = None, health: dict[str, A
         "Spec": {"Name": "tally_app", "TaskTemplate": NEW,
                  "Mode": mode or {"Replicated": {"Replicas": replicas}}}}
     engine.kinds["tasks"] = {each["ID"]: each for each in tasks}
-    engine.kinds["containers"] = {"here": {"Id": "here", "State": {"Health": health or {}}}}
+    engine.kinds["containers"] = {"here": {
+        "Id": "here", "State": {"Health": health or {}}, "Config": {}}}
     with reached(engine) as client:
         return progress(client, "app")
 
@@ -117,14 +118,18 @@ def test_an_update_without_a_task_says_so() -> None:
     ("\n", "unhealthy: its health check failed")])
 def test_a_task_that_was_stopped_for_its_health_is_explained_by_its_last_check(
         output: str, cause: str) -> None:
-    health = {"Status": "unhealthy", "Log": [{"Output": "early"}, {"Output": output}]}
+    health = {"Status": "unhealthy", "FailingStreak": 3,
+              "Log": [{"Output": "early"}, {"Output": output}]}
     found = seen(with_container(task("complete", NEW, 1), "here"), health=health,
                  update=given_up("rollback_started", 1))
     assert found.broken == f"{cause} (Swarm's update: rollback started)"
 
 
 @pytest.mark.parametrize("health", [
-    None, {"Status": "healthy", "Log": [{"Output": "ok"}]}, {"Status": "unhealthy", "Log": []}])
+    None, {"Status": "healthy", "Log": [{"Output": "ok"}]},
+    {"Status": "unhealthy", "FailingStreak": 3, "Log": []},
+    # As of any container that has ended.
+    {"Status": "unhealthy", "FailingStreak": 1, "Log": [{"Output": "nothing listens"}]}])
 def test_a_task_whose_health_says_nothing_is_explained_by_swarm(
         health: dict[str, Any] | None) -> None:
     found = seen(with_container(task("failed", NEW, 1, "exit code 3"), "here"), health=health,

@@ -150,9 +150,9 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(
         machine: RemoteMachine, tmp_path: Path) -> None:
     place = tmp_path / "pids"
     begun = time.monotonic()
-    done = machine.run(["sh", "-c", f"sleep 60 & echo $$ $! > {place}; wait"], timeout=0.5)
-    assert done == Completed(124, "", "no answer within 0 s")
-    assert time.monotonic() - begun < 5
+    done = machine.run(["sh", "-c", f"sleep 60 & echo $$ $! > {place}; wait"], timeout=2)
+    assert done == Completed(124, "", "no answer within 2 s")
+    assert time.monotonic() - begun < 10
     for pid in place.read_text().split():
         assert not machine.run(["test", "-e", f"/proc/{pid}"]).ok
 

@@ -117,24 +117,26 @@ def test_a_connection_that_is_lost_under_load_raises_nothing_in_any_thread(
         fragile.add_command("docker", "exec cat")
         machine = fragile.machine(tmp_path / "known_hosts")
         machine.connect()
+        everybody = threading.Barrier(9)
         with ThreadPoolExecutor(8) as pool:
-            talking = [pool.submit(talk, machine.docker_host) for _ in range(8)]
-            time.sleep(0.5)
+            talking = [pool.submit(talk, machine.docker_host, everybody) for _ in range(8)]
+            everybody.wait(20)
             fragile.cut()
         machine.close()
 
-    assert all(each.result() > 0 for each in talking)
+    assert [each.result() for each in talking] == [None] * 8
     assert raised == []
 
 
-def talk(host: str) -> int:
-    """Say more than is heard, until the connection ends; return how often that went well."""
-    times = 0
+def talk(host: str, everybody: threading.Barrier) -> None:
+    """Say more than is heard, once everybody is heard, until the connection ends."""
     with client(host) as near, suppress(OSError):
-        while not times or near.recv(100_000):
+        near.sendall(b"hello")
+        assert near.recv(5) == b"hello"
+        everybody.wait(20)
+        near.sendall(b"x" * 200_000)
+        while near.recv(100_000):
             near.sendall(b"x" * 200_000)
-            times += 1
-    return times
 
 
 def test_a_client_that_cant_be_connected_sees_the_end() -> None:

@@ -7,7 +7,7 @@ from tests.e2e.faults import Scene, well
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200), pytest.mark.usefixtures("restored")]
 
-ROUNDS = 4
+ROUNDS = 3
 
 
 def test_of_updates_and_rollbacks_in_a_row_no_visitor_notices_one(scene: Scene) -> None:
