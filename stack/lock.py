@@ -156,13 +156,16 @@ def _acquire(client: docker.DockerClient) -> str:
             raise Locked(f"{other} holds the lock; it is freed {LIFETIME:.0f} s after a killed "
                          "command's last sign of life", "try again when it has ended")
         if other:
-            console.say(f"{other} has held the lock until {other.until}: seeing whether it is "
-                        "renewed")
-        if other and _is_alive(client, other):
-            raise Locked(f"{other} holds the lock, though it would have expired by this computer's "
-                         "clock", "set the clocks that are wrong; ./fab bootstrap names them")
-        if other:
-            _remove(client, other.config_id)
+            _take_over(client, other)
+
+
+def _take_over(client: docker.DockerClient, other: Holder) -> None:
+    """Remove a lock that has expired, unless its holder turns out to be alive."""
+    console.say(f"{other} has held the lock until {other.until}: seeing whether it is renewed")
+    if _is_alive(client, other):
+        raise Locked(f"{other} holds the lock, though it would have expired by this computer's "
+                     "clock", "set the clocks that are wrong; ./fab bootstrap names them")
+    _remove(client, other.config_id)
 
 
 def _is_alive(client: docker.DockerClient, expired: Holder) -> bool:

@@ -24,7 +24,7 @@ from stack.schema import Revision
 from stack.target import Target
 from stack.version import Version
 
-
+# What completes a deploy that was broken off.
 AGAIN = "./fab deploy"
 
 

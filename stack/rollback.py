@@ -14,7 +14,7 @@ from stack.lock import Lock
 from stack.records import Record
 from stack.target import Target
 
-
+# What completes a rollback, or a scale, that was broken off.
 AGAIN = "the same command again"
 
 
