@@ -104,15 +104,15 @@ def judge(client: docker.DockerClient, name: str, service: dict[str, Any], tasks
 
 def _lines(name: str, tasks: list[Task], current: list[Task]) -> tuple[TaskLine, ...]:
     """Return the lines of the tasks that matter to somebody who waits, place by place."""
-    ordered = sorted(tasks, key=lambda task: (_place(task), _time(task["CreatedAt"])))
-    last_broken = {_place(task): task["ID"] for task in ordered
+    ordered = sorted(tasks, key=lambda task: (place(task), _time(task["CreatedAt"])))
+    last_broken = {place(task): task["ID"] for task in ordered
                    if task["Status"]["State"] in BROKEN_TASKS}
     new = {task["ID"] for task in current}
     return tuple(_line(name, task, task["ID"] in new) for task in ordered
-                 if _is_alive(task) or task["ID"] == last_broken.get(_place(task)))
+                 if _is_alive(task) or task["ID"] == last_broken.get(place(task)))
 
 
-def _place(task: Task) -> tuple[int, str]:
+def place(task: Task) -> tuple[int, str]:
     """Return which of a service's tasks it is, or came instead of.
 
     A replicated service numbers them; a global one has one on each node.

@@ -122,9 +122,9 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
             _give_up_if_broken(cli, now)
             if steadiness.believes(now):
                 return
-            for name in stalls.end(service.name for service in now if not service.settled):
-                console.say(f"  {name:<14} Swarm waited for a task on a node that went down: "
-                            "its update has begun anew")
+            waiting = [service.name for service in now if not service.settled]
+            for name, cause in stalls.end(waiting).items():
+                console.say(f"  {name:<14} Swarm {cause}: its update has begun anew")
             if time.monotonic() > deadline:
                 _give_up_late(client, cli, now, timeout)
             time.sleep(0.5)
@@ -173,6 +173,8 @@ def _give_up_late(client: docker.DockerClient, cli: DockerCli, now: list[Progres
 
 
 def _why(client: docker.DockerClient, service: Progress) -> str:
+    if service.running > service.wanted:
+        return "more run than are wanted"
     if not service.task:
         return "it has no task that is up to date"
     try:

@@ -1,6 +1,7 @@
-"""Get an update going again that waits for a task on a node that is lost."""
+"""Get an update going again that Swarm itself would never bring to its end."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -11,7 +12,7 @@ import requests
 from docker.errors import DockerException
 
 from stack import engine
-from stack.progress import DISMISSED
+from stack.progress import DISMISSED, place
 from stack.swarm import STACK
 
 INTERVAL = 5.0  # seconds from one look at the nodes to the next
@@ -21,42 +22,50 @@ LABEL = "tally.begun-again"
 NOT_YET_RUNNING = {"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"}
 
 
-class Stalls:
-    """Has Swarm begin anew with an update that would never end.
+# In these, Swarm still has something to do with a service's tasks.
+UNDER_WAY = {"updating", "paused", "rollback_started", "rollback_paused"}
 
-    Swarm's updater waits for each new task until it runs or has failed. Of one that was on
-    its way to a node that then went down it hears neither, though another has long taken
-    its place (seen with Docker 26.1). Any change of the service has it begin anew.
-    """
+
+class Stalls:
+    """Has Swarm begin anew with an update that would never end; any change has it do so."""
 
     def __init__(self, client: docker.DockerClient) -> None:
         self._client = client
         self._looked = time.monotonic()
 
-    def end(self, services: Iterable[str]) -> list[str]:
-        """Look from time to time whether an update waits so; return those that began anew."""
+    def end(self, services: Iterable[str]) -> dict[str, str]:
+        """Look from time to time how updates stand; return why which of them began anew."""
         if time.monotonic() - self._looked < INTERVAL:
-            return []
+            return {}
         self._looked = time.monotonic()
         with suppress(DockerException, requests.RequestException):
             down = {node["ID"] for node in self._client.api.nodes()
                     if node["Status"]["State"] == "down"}
-            return [name for name in services if down and self._begin_anew(name, down)]
-        return []
+            return {name: cause for name in services if (cause := self._begin_anew(name, down))}
+        return {}
 
-    def _begin_anew(self, name: str, down: set[str]) -> bool:
+    def _begin_anew(self, name: str, down: set[str]) -> str:
+        """Have Swarm begin anew if it has to; return why, or ""."""
         service = self._client.api.inspect_service(f"{STACK}_{name}")
         tasks = self._client.api.tasks(filters={"service": service["ID"]})
-        if not waits_in_vain(service, tasks, down):
-            return False
+        if waits_in_vain(service, tasks, down):
+            cause = "waited for a task on a node that went down"
+        elif keeps_too_many(service, tasks):
+            cause = "kept two tasks where one is wanted"
+        else:
+            return ""
         spec = service["Spec"]
         engine.redefine(self._client, f"services/{service['ID']}", {**service, "Spec": {
             **spec, "Labels": {**spec.get("Labels", {}), LABEL: f"{time.time():.0f}"}}})
-        return True
+        return cause
 
 
 def waits_in_vain(service: dict[str, Any], tasks: list[dict[str, Any]], down: set[str]) -> bool:
-    """Tell whether an update's task was given up on a node that is down, before it ran."""
+    """Tell whether an update's task was given up on a node that is down, before it ran.
+
+    Swarm's updater waits for each new task until it runs or has failed. Of such a one it
+    hears neither, though another has long taken its place (seen with Docker 26.1).
+    """
     update = service.get("UpdateStatus") or {}
     return update.get("State") == "updating" and any(
         task.get("NodeID") in down and task["DesiredState"] in DISMISSED
@@ -64,3 +73,18 @@ def waits_in_vain(service: dict[str, Any], tasks: list[dict[str, Any]], down: se
         # Of an update that has begun since, it is none.
         and datetime.fromisoformat(task["CreatedAt"]) >= datetime.fromisoformat(
             update["StartedAt"]) for task in tasks)
+
+
+def keeps_too_many(service: dict[str, Any], tasks: list[dict[str, Any]]) -> bool:
+    """Tell whether two tasks stay in one place though no update is under way.
+
+    An old task that fails while its successor starts gets one more successor. Swarm ends
+    one of the two when the update has completed, but not if it still takes that update for
+    under way, which a moment decides (swarmkit's manager/orchestrator/update; seen with
+    Docker 26.1).
+    """
+    if (service.get("UpdateStatus") or {}).get("State") in UNDER_WAY:
+        return False
+    places = Counter(place(task) for task in tasks if task["DesiredState"] == "running"
+                     and task["Status"]["State"] == "running")
+    return any(count > 1 for count in places.values())

@@ -1,4 +1,4 @@
-"""An update that waits for a task on a lost node begins anew, and no other does."""
+"""An update that Swarm would never end begins anew, and no other does."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -14,6 +14,8 @@ from tests.stack.engine_api import Engine, reached
 pytestmark = pytest.mark.unit
 
 STARTED = "2026-01-01T00:00:10.5Z"
+IN_VAIN = "waited for a task on a node that went down"
+TOO_MANY = "kept two tasks where one is wanted"
 
 
 class Clock:
@@ -63,9 +65,9 @@ def labels(engine: Engine) -> dict[str, str]:
 def test_an_update_that_waits_in_vain_begins_anew(
         engine: Engine, client: docker.DockerClient, clock: Clock) -> None:
     stalls = Stalls(client)
-    assert stalls.end(["app"]) == []
+    assert stalls.end(["app"]) == {}
     clock.tick()
-    assert stalls.end(["app"]) == ["app"]
+    assert stalls.end(["app"]) == {"app": IN_VAIN}
     assert labels(engine) == {"traefik.enable": "true", LABEL: "1005"}
 
 
@@ -81,7 +83,7 @@ def test_any_other_update_goes_on(engine: Engine, client: docker.DockerClient, c
     next(iter(engine.kinds[what].values()))[key] = value
     stalls = Stalls(client)
     clock.tick()
-    assert stalls.end(["app"]) == []
+    assert stalls.end(["app"]) == {}
     assert labels(engine) == {"traefik.enable": "true"}
 
 
@@ -90,7 +92,54 @@ def test_an_engine_that_does_not_answer_is_asked_again(
     stalls = Stalls(client)
     clock.tick()
     engine.failing = True
-    assert stalls.end(["app"]) == []
+    assert stalls.end(["app"]) == {}
     engine.failing = False
     clock.tick()
-    assert stalls.end(["app"]) == ["app"]
+    assert stalls.end(["app"]) == {"app": IN_VAIN}
+
+
+@pytest.fixture
+def doubled(engine: Engine) -> Engine:
+    """A Swarm that has completed an update and runs two tasks in the same place."""
+    engine.kinds["services"]["s"]["UpdateStatus"]["State"] = "completed"
+    engine.kinds["tasks"] = {name: {
+        "ID": name, "ServiceID": "s", "NodeID": "anna", "Slot": 1, "DesiredState": "running",
+        "CreatedAt": "2026-01-01T00:00:11Z", "Status": {"State": "running"}}
+        for name in ("one", "two")}
+    return engine
+
+
+def test_tasks_that_are_too_many_after_an_update_have_it_begin_anew(
+        doubled: Engine, client: docker.DockerClient, clock: Clock) -> None:
+    stalls = Stalls(client)
+    clock.tick()
+    assert stalls.end(["app"]) == {"app": TOO_MANY}
+    assert labels(doubled)[LABEL] == "1005"
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("Slot", 2), ("DesiredState", "shutdown"), ("Status", {"State": "starting"})])
+def test_one_task_in_each_place_is_left_alone(
+        doubled: Engine, client: docker.DockerClient, clock: Clock, key: str, value: Any) -> None:
+    doubled.kinds["tasks"]["two"][key] = value
+    stalls = Stalls(client)
+    clock.tick()
+    assert stalls.end(["app"]) == {}
+
+
+def test_two_tasks_in_a_place_belong_to_an_update_under_way(
+        doubled: Engine, client: docker.DockerClient, clock: Clock) -> None:
+    doubled.kinds["services"]["s"]["UpdateStatus"]["State"] = "updating"
+    stalls = Stalls(client)
+    clock.tick()
+    assert stalls.end(["app"]) == {}
+
+
+def test_a_global_service_may_have_a_task_on_each_node(
+        doubled: Engine, client: docker.DockerClient, clock: Clock) -> None:
+    for name, node in (("one", "anna"), ("two", "berta")):
+        del doubled.kinds["tasks"][name]["Slot"]
+        doubled.kinds["tasks"][name]["NodeID"] = node
+    stalls = Stalls(client)
+    clock.tick()
+    assert stalls.end(["app"]) == {}
