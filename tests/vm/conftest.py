@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -22,6 +23,13 @@ from tests.vm.machine import USER, VirtualMachine
 
 # It takes long: pytest shows this while it runs.
 LOG = logging.getLogger("vm")
+# Each health check starts processes, which takes an emulated CPU seconds. Asked as often as on
+# a real machine, they would leave nothing to what they ask.
+SELDOM = (("docker-stack.yml", r"interval: \d+s", "interval: 40s"),
+          ("docker-stack.yml", r"timeout: \d+s", "timeout: 60s"),
+          ("Dockerfile", r"--interval=\d+s --timeout=\d+s", "--interval=40s --timeout=60s"))
+COMMIT = ["-c", "user.name=tests", "-c", "user.email=tests@example.org", "commit",
+          "--quiet", "--all", "--message=Ask seldom whether all is well"]
 LIST = f"docker image ls --format '{{{{.Repository}}}}:{{{{.Tag}}}}' '{PREFIX}/*'"
 SAVE = f"docker image save $({LIST})"
 
@@ -43,7 +51,16 @@ def home(lab: VirtualLab) -> Path:
 
 @pytest.fixture(scope="session")
 def repository(home: Path) -> Path:
-    return bare_clone(ROOT, home)
+    """The checkout's commits and one more, with health checks for an emulated CPU."""
+    repository, scratch = bare_clone(ROOT, home), home / "scratch"
+    host.call(["git", "clone", "--quiet", repository, scratch])
+    for name, often, seldom in SELDOM:
+        text, found = re.subn(often, seldom, (scratch / name).read_text(encoding="utf-8"))
+        assert found, f"{name} has no {often} any more"
+        (scratch / name).write_text(text, encoding="utf-8")
+    host.call(["git", "-C", scratch, *COMMIT])
+    host.call(["git", "-C", scratch, "push", "--quiet", "origin", "HEAD"])
+    return repository
 
 
 @pytest.fixture(scope="session")
