@@ -75,7 +75,9 @@ class Laptop:
     @property
     def _environment(self) -> Mapping[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
-        return {**kept, "HOME": str(self.home), "PATH": str(self.home / "bin")}
+        return {**kept, "HOME": str(self.home), "PATH": str(self.home / "bin"),
+                # What a killed ./fab leaves goes when the laptop goes.
+                "TMPDIR": str(self.home / "tmp")}
 
 
 class Run:
@@ -111,7 +113,7 @@ class Run:
 
 def new_laptop(home: Path, repository: Path, key: Path) -> Laptop:
     """Make a laptop whose operator has just cloned the project."""
-    for folder in (home / "bin", home / ".ssh"):
+    for folder in (home / "bin", home / ".ssh", home / "tmp"):
         folder.mkdir(parents=True, mode=0o700)
     (home / "bin/python3").symlink_to(os.path.realpath(sys.executable))
     for program in PROGRAMS:

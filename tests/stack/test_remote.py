@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import signal
 import socket
 import stat
@@ -311,9 +312,11 @@ def test_a_folder_of_a_machine_that_has_gone_hides_no_other_failure(
         mortal: tuple[Sshd, RemoteMachine], tmp_path: Path) -> None:
     sshd, machine = mortal
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ZeroDivisionError), machine.holding(tmp_path / "folder"):
+    with pytest.raises(ZeroDivisionError), machine.holding(tmp_path / "folder") as there:
         sshd.cut()
         raise ZeroDivisionError
+    # Nobody could.
+    shutil.rmtree(there)
 
 
 def test_closing_frees_locks_and_ends_the_connection(

@@ -364,9 +364,11 @@ def test_of_two_deploys_from_two_clones_the_second_ends_at_once(
 
 
 @pytest.fixture
-def colleague(scene: Scene, repository: Path, lab: Lab, tmp_path: Path) -> Laptop:
+def colleague(scene: Scene, repository: Path, lab: Lab,
+              tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     """Another operator's laptop, whose clone has a change of its own."""
-    laptop = new_laptop(tmp_path / "colleague", repository, lab.private_key)
+    laptop = new_laptop(tmp_path_factory.mktemp("laptop") / "colleague", repository,
+                        lab.private_key)
     for path in (laptop.inventory, laptop.known_hosts):
         path.write_text((scene.laptop.folder / path.name).read_text())
     page = laptop.folder / "app/templates/base.html"
