@@ -7,10 +7,8 @@ from stack import attempts, console, engine, images, lock, migration, records, s
 from stack.console import step
 from stack.errors import OperatorError, Refused
 from stack.target import Target
-from stack.swarm import STACK
+from stack.swarm import LABELLED, OF_STACK, STACK
 
-LABELLED = f"com.docker.stack.namespace={STACK}"
-OF_STACK: dict[str, str | list[str] | bool] = {"label": LABELLED}
 CONTAINERS = ("docker", "ps", "--all", "--quiet", f"--filter=label={LABELLED}")
 
 

@@ -1,7 +1,8 @@
 """Judge how far a service is on its way to what is wanted of it, from Swarm's own state."""
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import docker
 from docker.errors import NotFound
 
-from stack.swarm import STACK
+from stack.swarm import OF_STACK, STACK
 
 # Swarm's own words for an update that did not arrive.
 BROKEN_UPDATES = {"paused", "rollback_started", "rollback_paused", "rollback_completed"}
@@ -73,16 +74,25 @@ class Progress:
         return f"{self.name} {self.running}/{self.wanted}"
 
 
-def progress(client: docker.DockerClient, name: str) -> Progress:
-    """Look at one service of the stack, as Swarm has it now."""
-    service = client.api.inspect_service(f"{STACK}_{name}")
-    tasks = client.api.tasks(filters={"service": service["ID"]})
-    return judge(client, name, service, tasks, _wanted(service, tasks))
+def progress(client: docker.DockerClient, names: Iterable[str]) -> list[Progress]:
+    """Look at services of the stack, as Swarm has them now; of a missing one nothing is wanted.
+
+    Two requests do for all of them: each costs a round trip to the Swarm.
+    """
+    services = {service["Spec"]["Name"]: service
+                for service in client.api.services(filters=OF_STACK)}
+    tasks = defaultdict(list)
+    for task in client.api.tasks(filters=OF_STACK):
+        tasks[task["ServiceID"]].append(task)
+    return [judge(client, name, service, tasks[service["ID"]])
+            if (service := services.get(f"{STACK}_{name}")) else Progress(name, 0, 0)
+            for name in names]
 
 
-def judge(client: docker.DockerClient, name: str, service: dict[str, Any], tasks: list[Task],
-          wanted: int) -> Progress:
-    """Weigh a service and its tasks, as the API gives them, against the tasks it should have."""
+def judge(client: docker.DockerClient, name: str, service: dict[str, Any],
+          tasks: list[Task]) -> Progress:
+    """Weigh a service and its tasks, as the API gives them."""
+    wanted = _wanted(service, tasks)
     template = _comparable(service["Spec"]["TaskTemplate"])
     current = [task for task in tasks if _comparable(task["Spec"]) == template]
     running = frozenset(task["ID"] for task in tasks if task["DesiredState"] == "running"

@@ -13,7 +13,7 @@ import docker
 from stack.definition import Stack
 from stack.probe import Report
 from stack.schema import Revision, newer_than
-from stack.swarm import STACK
+from stack.swarm import OF_STACK, STACK
 
 LABEL = "tally.release"
 # Of what the database was migrated to, also by a release that was never proven.
@@ -76,7 +76,7 @@ def _hash(spec: dict[str, Any]) -> str:
 
 def services(client: docker.DockerClient) -> list[Any]:
     """Return the stack's services; a migration's job isn't one."""
-    return client.services.list(filters={"label": f"com.docker.stack.namespace={STACK}"})
+    return client.services.list(filters=OF_STACK)
 
 
 def history(client: docker.DockerClient) -> list[Record]:

@@ -153,7 +153,7 @@ class Managers:
 def look(client: docker.DockerClient, stack: Stack) -> list[Progress]:
     """Look at every service; an engine that doesn't answer just now leaves them unsettled."""
     try:
-        return [progress(client, name) for name in stack.services]
+        return progress(client, stack.services)
     except (DockerException, requests.RequestException):
         return [Progress(name, 0, 0) for name in stack.services]
 

@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from invoke.exceptions import Exit
 from rich.table import Table
 
 from stack import console, engine, lock, records, rollout, swarm
 from stack.errors import OperatorError, Refused, raise_all
-from stack.progress import progress
+from stack.progress import Progress, progress
 from stack.target import Target
 
 RUNNING = "running"
@@ -24,13 +25,11 @@ class Row:
     state: str
 
     @classmethod
-    def of(cls, target: Target, name: str, exists: bool) -> "Row":
-        """Look at a service; the last release had it, even if it is gone now."""
-        if not exists:
-            return cls(name, "-", "-", "missing")
-        now = progress(target.client, name)
-        spec = target.client.api.inspect_service(f"{swarm.STACK}_{name}")["Spec"]
-        return cls(name, f"{now.running}/{now.wanted}",
+    def of(cls, now: Progress, spec: dict[str, Any] | None) -> "Row":
+        """Tell how a service is; the last release had it, even if it is gone now."""
+        if spec is None:
+            return cls(now.name, "-", "-", "missing")
+        return cls(now.name, f"{now.running}/{now.wanted}",
                    spec["TaskTemplate"]["ContainerSpec"]["Image"],
                    now.broken or (RUNNING if now.settled else "not settled"))
 
@@ -40,11 +39,11 @@ def status() -> None:
     """Print the release, the nodes, the services and their tasks; exit 1 unless all is well."""
     target = Target.reach("./fab status")
     history = records.history(target.client)
-    running = records.spec_hashes(target.client).keys()
-    names = sorted(running | (history[0].stack.services.keys() if history else set()))
+    running = records.definitions(target.client)
+    names = sorted(running.keys() | (history[0].stack.services.keys() if history else set()))
     if not names:
         raise Refused("nothing is deployed here", "./fab deploy")
-    found = [Row.of(target, name, name in running) for name in names]
+    found = [Row.of(now, running.get(now.name)) for now in progress(target.client, names)]
     serving = versions_served(target, history)
     proven = history[0].version if history else "none proven yet"
     console.say(f"release  {proven}")

@@ -12,6 +12,10 @@ from stack.errors import Refused
 from stack.machine import Machine
 
 STACK = "tally"
+# Docker's own label of what belongs to a stack, and a filter for it.
+NAMESPACE = "com.docker.stack.namespace"
+LABELLED = f"{NAMESPACE}={STACK}"
+OF_STACK: dict[str, str | list[str] | bool] = {"label": LABELLED}
 VOLUME = f"{STACK}_postgres-data"
 LABEL = "tally.secret"
 LABELS = ("edge", "postgres")

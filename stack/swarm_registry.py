@@ -212,7 +212,7 @@ def look(client: docker.DockerClient) -> Progress:
     """Look at the registry's service, as Swarm has it now."""
     service = client.api.inspect_service(SERVICE)
     tasks = client.api.tasks(filters={"service": service["ID"]})
-    return judge(client, "registry", service, tasks, wanted=1)
+    return judge(client, "registry", service, tasks)
 
 
 def prune(client: docker.DockerClient, needed: set[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import docker
 
 from stack.placement.resources import Held, Resources
-from stack.swarm import STACK
+from stack.swarm import NAMESPACE, STACK
 
 Task = Mapping[str, Any]
 # The states in which a task has its node's resources.
@@ -30,7 +30,7 @@ def find_running(client: docker.DockerClient) -> Running:
     """Read what is there to stay: neither tasks that are stopping nor jobs, which end."""
     specs = {str(service.id): service.attrs["Spec"] for service in client.services.list()}
     own = {key: spec["Name"].removeprefix(f"{STACK}_") for key, spec in specs.items()
-           if (spec.get("Labels") or {}).get("com.docker.stack.namespace") == STACK}
+           if (spec.get("Labels") or {}).get(NAMESPACE) == STACK}
     tasks = [task for task in client.api.tasks()
              if task["DesiredState"] == "running" and task["Status"]["State"] in HOLDING]
     return Running(frozenset(own.values()),

@@ -37,7 +37,7 @@ class Engine:
         objects = self.kinds[path[0]]
         if method == "GET" and path[1:] in ([], ["json"]):
             wanted = json.loads(query.get("filters", ["{}"])[0])
-            return 200, [each for each in objects.values() if _matches(each, wanted)]
+            return 200, [each for each in objects.values() if self._matches(each, wanted)]
         if path[1:] == ["create"]:
             return self._create(objects, body)
         found = [key for key, each in objects.items() if path[1] in (key, _name(each))]
@@ -62,18 +62,19 @@ class Engine:
             objects[key]["Spec"] = body
         return 200, objects[key]
 
+    def _matches(self, each: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
+        # A task is found by its service's labels.
+        labelled = self.kinds.get("services", {}).get(each.get("ServiceID", ""), each)
+        labels = labelled.get("Labels") or labelled.get("Spec", {}).get("Labels") or {}
+        given = {"label": {*labels, *(f"{key}={value}" for key, value in labels.items())},
+                 "service": {each.get("ServiceID")}}
+        # An engine takes a name for the beginning of one.
+        return all(_name(each).startswith(value) if key == "name" else value in given[key]
+                   for key, values in wanted.items() for value in values)
+
 
 def _name(each: dict[str, Any]) -> str:
     return str(each.get("Spec", {}).get("Name", ""))
-
-
-def _matches(each: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
-    labels = each.get("Labels") or each.get("Spec", {}).get("Labels") or {}
-    given = {"label": {*labels, *(f"{key}={value}" for key, value in labels.items())},
-             "service": {each.get("ServiceID")}}
-    # An engine takes a name for the beginning of one.
-    return all(_name(each).startswith(value) if key == "name" else value in given[key]
-               for key, values in wanted.items() for value in values)
 
 
 @contextmanager

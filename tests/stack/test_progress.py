@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stack.progress import BROKEN_UPDATES, Progress, TaskLine, progress
+from stack.swarm import NAMESPACE
 from tests.stack.engine_api import Engine, reached
 
 pytestmark = pytest.mark.unit
@@ -56,13 +57,14 @@ def seen(*tasks: Task, update: dict[str, str] | None = None, health: dict[str, A
     engine = Engine()
     engine.kinds["services"]["s"] = {
         "ID": "s", "UpdatedAt": updated, "UpdateStatus": update,
-        "Spec": {"Name": "tally_app", "TaskTemplate": NEW,
+        "Spec": {"Name": "tally_app", "Labels": {NAMESPACE: "tally"}, "TaskTemplate": NEW,
                  "Mode": mode or {"Replicated": {"Replicas": replicas}}}}
     engine.kinds["tasks"] = {each["ID"]: each for each in tasks}
     engine.kinds["containers"] = {"here": {
         "Id": "here", "State": {"Health": health or {}}, "Config": {}}}
     with reached(engine) as client:
-        return progress(client, "app")
+        found, = progress(client, ["app"])
+        return found
 
 
 def test_progress_reads_as_running_of_wanted() -> None:

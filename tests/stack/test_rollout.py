@@ -14,6 +14,7 @@ from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.machine import LocalMachine
 from stack.progress import Progress
+from stack.swarm import NAMESPACE
 from stack.rollout import NotArrived
 from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
@@ -253,7 +254,8 @@ class Starting(Engine):
         self.asked: list[str] = []
         template = {"ContainerSpec": {"Image": "app:2"}}
         self.kinds["services"]["s"] = {"ID": "s", "UpdatedAt": "2026-01-01T00:00:00Z", "Spec": {
-            "Name": "tally_app", "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 1}}}}
+            "Name": "tally_app", "Labels": {NAMESPACE: "tally"}, "TaskTemplate": template,
+            "Mode": {"Replicated": {"Replicas": 1}}}}
         self.kinds["nodes"]["n"] = {"ID": "n", "Description": {"Hostname": "tally-1"}}
         self.kinds["tasks"]["t"] = {
             "ID": "t", "ServiceID": "s", "Spec": template, "Slot": 1, "NodeID": "n",

@@ -9,6 +9,7 @@ from stack import console, status
 from stack.errors import OperatorError, Refused
 from stack.fleet import Fleet, Member
 from stack.machine import LocalMachine
+from stack.progress import Progress
 from stack.status import RUNNING, Row
 from stack.target import Target
 from tests.stack.conftest import AddCommand
@@ -64,8 +65,7 @@ def test_each_machine_that_cant_be_reached_is_a_line() -> None:
 
 
 def test_a_service_that_has_gone_is_shown_as_missing() -> None:
-    with aiming_at(Engine()) as target:
-        assert Row.of(target, "app", exists=False) == Row("app", "-", "-", "missing")
+    assert Row.of(Progress("app", 0, 0), None) == Row("app", "-", "-", "missing")
 
 
 def api_node(key: str, address: str, role: str, *, leader: bool = False,
