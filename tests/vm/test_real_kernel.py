@@ -89,5 +89,5 @@ def test_a_reboot_brings_the_site_back(
 
     vm.reboot()
 
-    assert site.visit_when_up(address, seconds=300) == Page(2, before.visitors)
+    assert site.visit_when_up(address, seconds=600) == Page(2, before.visitors)
     assert answering(vm.address, PUBLIC | CLOSED, patience=5) == PUBLIC
