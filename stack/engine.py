@@ -4,6 +4,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, ParamSpec, TypeVar
 
@@ -149,12 +150,13 @@ class DockerCli:
 
     def build(self, *arguments: str, cwd: PurePath) -> Completed:
         """Run `docker build …` with BuildKit."""
-        return self._run(self.builder(), ["build", "--progress=plain", *arguments], cwd=cwd)
+        return self._run(self.builder, ["build", "--progress=plain", *arguments], cwd=cwd)
 
     def push(self, tag: str) -> Completed:
         """Run `docker push`."""
         return self._run(self.commands[0], ["push", "--quiet", tag])
 
+    @cached_property
     def builder(self) -> str:
         """Return the first docker command that can build with BuildKit.
 

@@ -150,7 +150,7 @@ def build(cli: DockerCli, files: PurePath, builds: list[Build]) -> None:
 
     `files` is the exported tree, on the machine that builds.
     """
-    builder, ca_bundle = cli.builder(), cli.machine.run(["test", "-e", str(CA_BUNDLE)]).ok
+    builder, ca_bundle = cli.builder, cli.machine.run(["test", "-e", str(CA_BUNDLE)]).ok
     with ThreadPoolExecutor(max_workers=len(builds)) as pool:
         results = list(pool.map(
             lambda each: cli.build(*each.command(ca_bundle), cwd=files), builds))

@@ -22,6 +22,7 @@ NO_ENGINE = "unix:///nonexistent"
 # Seconds for which everything must stay up to be believed: as long as Swarm itself watches
 # (`monitor` in docker-stack.yml), which it doesn't if a change is handed over twice.
 HELD = 10.0
+POLL = 0.3  # seconds from one look to the next
 # Seconds after which another manager is asked: an election takes less.
 SILENCE = 15.0
 
@@ -101,8 +102,12 @@ class Steadiness:
             self._over = frozenset(lives)
         self._needed = max([self._needed, *(life for task, life in lives.items()
                                             if task not in self._over)])
-        return all(service.settled for service in now) \
-            and time.monotonic() - self._since >= self._needed
+        return all(service.settled for service in now) and self.left <= 0
+
+    @property
+    def left(self) -> float:
+        """The seconds for which it still has to go on as it was seen last."""
+        return self._since + self._needed - time.monotonic()
 
 
 def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: float,
@@ -127,7 +132,9 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
                 console.say(f"  {name:<14} Swarm {cause}: its update has begun anew")
             if time.monotonic() > deadline:
                 _give_up_late(client, cli, now, timeout)
-            time.sleep(0.5)
+            # The last look is taken as soon as it can be the last.
+            left = steadiness.left
+            time.sleep(left if 0 < left < POLL else POLL)
 
 
 class Managers:

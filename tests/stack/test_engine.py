@@ -168,39 +168,39 @@ def test_what_a_command_returns_and_refuses_is_left_alone() -> None:
 def test_a_command_that_has_buildkit_builds(
         tmp_path: Path, cli: Cli, version: str, buildx: bool) -> None:
     command = client(tmp_path, version, buildx=buildx)
-    assert cli(tmp_path).builder() == command
+    assert cli(tmp_path).builder == command
 
 
 def test_a_newer_command_without_the_plugin_leaves_it_to_the_next(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path / "local", "28.2.2", buildx=False)
     distributions = client(tmp_path / "usr", "20.10.24", buildx=False)
-    assert cli(tmp_path / "local", tmp_path / "usr").builder() == distributions
+    assert cli(tmp_path / "local", tmp_path / "usr").builder == distributions
 
 
 def test_the_first_of_two_that_can_build_does(tmp_path: Path, cli: Cli) -> None:
     first = client(tmp_path / "local", "28.2.2", buildx=True)
     client(tmp_path / "usr", "20.10.24", buildx=False)
-    assert cli(tmp_path / "local", tmp_path / "usr").builder() == first
+    assert cli(tmp_path / "local", tmp_path / "usr").builder == first
 
 
 def test_where_none_can_build_the_plugin_is_named(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path / "local", "28.2.2", buildx=False)
     client(tmp_path / "usr", "23.0.1", buildx=False)
-    assert error_of(cli(tmp_path / "local", tmp_path / "usr").builder) == (
+    assert error_of(lambda: cli(tmp_path / "local", tmp_path / "usr").builder) == (
         "no docker command here can build with BuildKit: apt-get install docker-buildx")
 
 
 def test_a_client_is_asked_for_its_version_even_if_the_engine_is_silent(
         tmp_path: Path, cli: Cli) -> None:
     command = executable(tmp_path / "docker", "echo 20.10.24; echo no daemon >&2; exit 1")
-    assert cli(tmp_path).builder() == str(command)
+    assert cli(tmp_path).builder == str(command)
 
 
 @pytest.mark.parametrize("version", ["dev", "unknown-version", ""])
 def test_a_client_without_a_number_needs_the_plugin(tmp_path: Path, cli: Cli, version: str) -> None:
     command = client(tmp_path / "one", version, buildx=True)
     client(tmp_path / "other", version, buildx=False)
-    assert cli(tmp_path / "other", tmp_path / "one").builder() == command
+    assert cli(tmp_path / "other", tmp_path / "one").builder == command
 
 
 def test_a_folder_without_a_docker_command_is_passed_over(tmp_path: Path, cli: Cli) -> None:
