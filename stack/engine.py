@@ -164,7 +164,7 @@ class DockerCli:
         without it may stand before the distribution's own on PATH.
         """
         for command in self.commands:
-            if self._major(command) < 23 or self._run(command, ["buildx", "version"]).ok:
+            if self._run(command, ["buildx", "version"]).ok or self._major(command) < 23:
                 return command
         raise Refused("no docker command here can build with BuildKit",
                       "apt-get install docker-buildx")

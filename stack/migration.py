@@ -35,6 +35,7 @@ CONTAINER_LABEL = "tally.migration.task"
 REMOVE_CONTAINERS = (f"docker ps --all --quiet --filter label={CONTAINER_LABEL} | "
                      "xargs --no-run-if-empty docker rm --force > /dev/null 2>&1; true")
 REMOVAL_TIMEOUT = 60  # seconds
+POLL = 0.1  # seconds from one look at the job to the next
 ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
@@ -138,7 +139,7 @@ def _wait(client: docker.DockerClient, machine: Machine, service: str,
                 return state, cause
         if not machine.alive:
             return "was lost sight of", "no manager answers any more, and it may go on"
-        time.sleep(0.3)
+        time.sleep(POLL)
     return "timed out", f"its task was {state}: {cause}"
 
 
