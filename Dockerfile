@@ -21,7 +21,7 @@ RUN --mount=type=secret,id=ca-bundle \
     pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --require-hashes \
         --requirement /tmp/requirements.txt \
  && strip /opt/venv/bin/uwsgi \
- # Compiling at each start would take half of its time; the hash keeps the layer the same.
+ # Compiling at each start would take most of its time; nothing changes these files any more.
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
 FROM python AS runtime

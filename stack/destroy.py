@@ -7,9 +7,9 @@ from stack import attempts, console, engine, images, lock, migration, records, s
 from stack.console import step
 from stack.errors import OperatorError, Refused
 from stack.target import Target
-from stack.swarm import LABELLED, OF_STACK, STACK
+from stack.swarm import NAMESPACE, OF_STACK, STACK
 
-CONTAINERS = ("docker", "ps", "--all", "--quiet", f"--filter=label={LABELLED}")
+CONTAINERS = ("docker", "ps", "--all", "--quiet", f"--filter=label={NAMESPACE}={STACK}")
 
 
 @engine.in_one_line

@@ -1,10 +1,9 @@
 """Reach the Docker Engine, through its SDK and, for what that lacks, its CLI."""
 
-import functools
 import re
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path, PurePath
 from typing import Any, ParamSpec, TypeVar
 
@@ -95,7 +94,7 @@ def answers(machine: Machine) -> bool:
 
 def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
     """Let an engine that fails in the middle end the command with one line."""
-    @functools.wraps(command)
+    @wraps(command)
     def reported(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
@@ -158,7 +157,7 @@ class DockerCli:
 
     @cached_property
     def builder(self) -> str:
-        """Return the first docker command that can build with BuildKit.
+        """The first docker command that can build with BuildKit.
 
         From version 23 on the command needs its buildx plugin for that; a client
         without it may stand before the distribution's own on PATH.

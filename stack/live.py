@@ -50,7 +50,7 @@ def indented(*drawn: RenderableType) -> Padding:
 
 
 def counts(now: Sequence[Progress]) -> str:
-    """Say how many tasks of each service run; every service wants one at least."""
+    """Say how many tasks of each service run; every service that is there wants one at least."""
     return ", ".join(map(str, now)) if any(service.wanted for service in now) else NO_ANSWER
 
 

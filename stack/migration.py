@@ -35,7 +35,8 @@ CONTAINER_LABEL = "tally.migration.task"
 REMOVE_CONTAINERS = (f"docker ps --all --quiet --filter label={CONTAINER_LABEL} | "
                      "xargs --no-run-if-empty docker rm --force > /dev/null 2>&1; true")
 REMOVAL_TIMEOUT = 60  # seconds
-POLL = 0.1  # seconds from one look at the job to the next
+# Seconds from one look at the job to the next, and after one that nobody answered.
+POLL, SILENT_POLL = 0.1, 1.0
 ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
@@ -129,9 +130,9 @@ def _wait(client: docker.DockerClient, machine: Machine, service: str,
     """
     state, cause = "new", ""
     while time.monotonic() < deadline:
-        tasks: list[dict[str, Any]] = []
+        tasks, pause = list[dict[str, Any]](), SILENT_POLL
         with suppress(DockerException, requests.RequestException):
-            tasks = client.api.tasks(filters={"service": service})
+            tasks, pause = client.api.tasks(filters={"service": service}), POLL
         for task in tasks:
             state = task["Status"]["State"]
             cause = task["Status"].get("Err") or task["Status"].get("Message", "")
@@ -139,7 +140,7 @@ def _wait(client: docker.DockerClient, machine: Machine, service: str,
                 return state, cause
         if not machine.alive:
             return "was lost sight of", "no manager answers any more, and it may go on"
-        time.sleep(POLL)
+        time.sleep(pause)
     return "timed out", f"its task was {state}: {cause}"
 
 

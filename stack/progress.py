@@ -75,7 +75,7 @@ class Progress:
 
 
 def progress(client: docker.DockerClient, names: Iterable[str]) -> list[Progress]:
-    """Look at services of the stack, as Swarm has them now; of a missing one nothing is wanted.
+    """Look at services of the stack, as Swarm has them now, also at one that is gone.
 
     Two requests do for all of them: each costs a round trip to the Swarm.
     """
@@ -85,8 +85,8 @@ def progress(client: docker.DockerClient, names: Iterable[str]) -> list[Progress
     for task in client.api.tasks(filters=OF_STACK):
         tasks[task["ServiceID"]].append(task)
     return [judge(client, name, service, tasks[service["ID"]])
-            if (service := services.get(f"{STACK}_{name}")) else Progress(name, 0, 0)
-            for name in names]
+            if (service := services.get(f"{STACK}_{name}"))
+            else Progress(name, 0, 0, broken="it is gone") for name in names]
 
 
 def judge(client: docker.DockerClient, name: str, service: dict[str, Any],

@@ -13,7 +13,7 @@ import docker
 from stack.definition import Stack
 from stack.probe import Report
 from stack.schema import Revision, newer_than
-from stack.swarm import OF_STACK, STACK
+from stack.swarm import BEGUN_ANEW, OF_STACK, STACK
 
 LABEL = "tally.release"
 # Of what the database was migrated to, also by a release that was never proven.
@@ -65,9 +65,17 @@ def spec_hashes(client: docker.DockerClient) -> dict[str, str]:
 
 
 def definitions(client: docker.DockerClient) -> dict[str, dict[str, Any]]:
-    """Return each of the stack's services as Docker holds it now."""
-    return {service.name.removeprefix(f"{STACK}_"): service.attrs["Spec"]
+    """Return each of the stack's services as Docker holds it now.
+
+    That an update was begun anew makes it no other service.
+    """
+    return {service.name.removeprefix(f"{STACK}_"): _without(BEGUN_ANEW, service.attrs["Spec"])
             for service in services(client)}
+
+
+def _without(label: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {**spec, "Labels": {key: value for key, value in spec["Labels"].items()
+                               if key != label}}
 
 
 def _hash(spec: dict[str, Any]) -> str:

@@ -180,7 +180,7 @@ def _give_up_late(client: docker.DockerClient, cli: DockerCli, now: list[Progres
 
 
 def _why(client: docker.DockerClient, service: Progress) -> str:
-    if service.running > service.wanted:
+    if len(service.ids) > service.wanted:
         return "more run than are wanted"
     if not service.task:
         return "it has no task that is up to date"
@@ -222,7 +222,7 @@ def prove(edges: Callable[[], list[str]], port: int, version: str, timeout: floa
     while wrong := _wrong(edges, port, version):
         if time.monotonic() > deadline:
             raise NotArrived("; ".join(wrong), [])
-        time.sleep(0.3)
+        time.sleep(POLL)
 
 
 def _wrong(edges: Callable[[], list[str]], port: int, version: str) -> list[str]:

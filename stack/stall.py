@@ -1,4 +1,4 @@
-"""Get an update going again that Swarm itself would never bring to its end."""
+"""Get an update going again that Swarm itself would leave unfinished for ever."""
 
 import time
 from collections import Counter
@@ -13,51 +13,60 @@ from docker.errors import DockerException
 
 from stack import engine
 from stack.progress import DISMISSED, place
-from stack.swarm import STACK
+from stack.swarm import BEGUN_ANEW, STACK
 
-INTERVAL = 5.0  # seconds from one look at the nodes to the next
-# Changed for its own sake: as a label of the service, it restarts no task.
-LABEL = "tally.begun-again"
+INTERVAL = 5.0  # seconds from one look to the next
 # A task that got so far and no further, when its node went down, stays there in Swarm's memory.
 NOT_YET_RUNNING = {"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"}
-
-
-# In these, Swarm still has something to do with a service's tasks.
-UNDER_WAY = {"updating", "paused", "rollback_started", "rollback_paused"}
+# In these, Swarm takes a service's tasks for what they should be.
+AT_REST = {"", "completed"}
+NO_ANSWER = (DockerException, requests.RequestException)
 
 
 class Stalls:
-    """Has Swarm begin anew with an update that would never end; any change has it do so."""
+    """Has Swarm begin anew with an update that it left unfinished; any change has it do so."""
 
     def __init__(self, client: docker.DockerClient) -> None:
         self._client = client
         self._looked = time.monotonic()
+        self._suspected: dict[str, str] = {}
 
     def end(self, services: Iterable[str]) -> dict[str, str]:
-        """Look from time to time how updates stand; return why which of them began anew."""
+        """Look from time to time how updates stand; return why which of them began anew.
+
+        What Swarm is about to put right itself is gone at the next look.
+        """
         if time.monotonic() - self._looked < INTERVAL:
             return {}
         self._looked = time.monotonic()
-        with suppress(DockerException, requests.RequestException):
+        before, self._suspected = self._suspected, self._look(services)
+        return {name: cause for name, cause in self._suspected.items()
+                if before.get(name) == cause and self._begin_anew(name)}
+
+    def _look(self, services: Iterable[str]) -> dict[str, str]:
+        """Return why which of these services would stay as they are."""
+        found = {}
+        with suppress(*NO_ANSWER):
             down = {node["ID"] for node in self._client.api.nodes()
                     if node["Status"]["State"] == "down"}
-            return {name: cause for name in services if (cause := self._begin_anew(name, down))}
-        return {}
+            for name in services:
+                service = self._client.api.inspect_service(f"{STACK}_{name}")
+                tasks = self._client.api.tasks(filters={"service": service["ID"]})
+                if waits_in_vain(service, tasks, down):
+                    found[name] = "waited for a task on a node that went down"
+                elif keeps_too_many(service, tasks):
+                    found[name] = "kept two tasks where one is wanted"
+        return found
 
-    def _begin_anew(self, name: str, down: set[str]) -> str:
-        """Have Swarm begin anew if it has to; return why, or ""."""
-        service = self._client.api.inspect_service(f"{STACK}_{name}")
-        tasks = self._client.api.tasks(filters={"service": service["ID"]})
-        if waits_in_vain(service, tasks, down):
-            cause = "waited for a task on a node that went down"
-        elif keeps_too_many(service, tasks):
-            cause = "kept two tasks where one is wanted"
-        else:
-            return ""
-        spec = service["Spec"]
-        engine.redefine(self._client, f"services/{service['ID']}", {**service, "Spec": {
-            **spec, "Labels": {**spec.get("Labels", {}), LABEL: f"{time.time():.0f}"}}})
-        return cause
+    def _begin_anew(self, name: str) -> bool:
+        """Change a label of the service; tell whether that was possible."""
+        with suppress(*NO_ANSWER):
+            service = self._client.api.inspect_service(f"{STACK}_{name}")
+            spec = service["Spec"]
+            engine.redefine(self._client, f"services/{service['ID']}", {**service, "Spec": {
+                **spec, "Labels": {**spec.get("Labels", {}), BEGUN_ANEW: f"{time.time():.0f}"}}})
+            return True
+        return False
 
 
 def waits_in_vain(service: dict[str, Any], tasks: list[dict[str, Any]], down: set[str]) -> bool:
@@ -83,7 +92,7 @@ def keeps_too_many(service: dict[str, Any], tasks: list[dict[str, Any]]) -> bool
     under way, which a moment decides (swarmkit's manager/orchestrator/update; seen with
     Docker 26.1).
     """
-    if (service.get("UpdateStatus") or {}).get("State") in UNDER_WAY:
+    if (service.get("UpdateStatus") or {}).get("State", "") not in AT_REST:
         return False
     places = Counter(place(task) for task in tasks if task["DesiredState"] == "running"
                      and task["Status"]["State"] == "running")

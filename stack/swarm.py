@@ -14,8 +14,9 @@ from stack.machine import Machine
 STACK = "tally"
 # Docker's own label of what belongs to a stack, and a filter for it.
 NAMESPACE = "com.docker.stack.namespace"
-LABELLED = f"{NAMESPACE}={STACK}"
-OF_STACK: dict[str, str | list[str] | bool] = {"label": LABELLED}
+OF_STACK: dict[str, str | list[str] | bool] = {"label": f"{NAMESPACE}={STACK}"}
+# Of a service whose update was begun anew, when: changed for its own sake, it restarts no task.
+BEGUN_ANEW = "tally.begun-anew"
 VOLUME = f"{STACK}_postgres-data"
 LABEL = "tally.secret"
 LABELS = ("edge", "postgres")

@@ -76,7 +76,8 @@ class Laptop:
     def _environment(self) -> Mapping[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
         return {**kept, "HOME": str(self.home), "PATH": str(self.home / "bin"),
-                # What a killed ./fab leaves goes when the laptop goes.
+                # What a killed ./fab leaves goes when the laptop goes. A socket's path in there
+                # has 107 bytes at most: keep the home's short.
                 "TMPDIR": str(self.home / "tmp")}
 
 

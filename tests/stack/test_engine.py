@@ -183,6 +183,14 @@ def test_the_first_of_two_that_can_build_does(tmp_path: Path, cli: Cli) -> None:
     assert cli(tmp_path / "local", tmp_path / "usr").builder == first
 
 
+def test_what_builds_is_looked_for_once(tmp_path: Path, cli: Cli) -> None:
+    command = client(tmp_path, "28.2.2", buildx=True)
+    found = cli(tmp_path)
+    assert found.builder == command
+    Path(command).unlink()
+    assert found.builder == command
+
+
 def test_where_none_can_build_the_plugin_is_named(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path / "local", "28.2.2", buildx=False)
     client(tmp_path / "usr", "23.0.1", buildx=False)

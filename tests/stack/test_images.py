@@ -18,8 +18,8 @@ from tests.stack.repository import SUPPORTING, Repository
 pytestmark = pytest.mark.unit
 
 VERSION = Version("1.4.0", 57, "0123456789abcdef0123456789abcdef01234567")
-# A client's answer to the question for its version.
-CLIENT = ('case "$*" in *Client.Version*) echo 20.10.24; exit;; esac',)
+# What a client answers that has BuildKit without a plugin.
+CLIENT = ('case "$*" in *"buildx version"*) exit 1;; *Client.Version*) echo 20.10.24; exit;; esac',)
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 BUILD = Build("app", "tally/app:1", ".", {"BASE": "b", "VERSION": "1 2"}, {"revision": "0123"})
 REGISTRY = "192.0.2.11:5000/tally"

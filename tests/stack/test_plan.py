@@ -14,6 +14,7 @@ from stack import lock, plan, records
 from stack.plan import UNKNOWN, Plan, Wanted
 from stack.records import Record
 from stack.schema import Revision
+from stack.swarm import NAMESPACE
 from tests.stack.engine_api import Engine, reached
 from tests.stack.test_changes import changed
 from tests.stack.test_migration import load
@@ -32,7 +33,7 @@ def engine() -> Engine:
     """An engine that runs the stack's four services."""
     engine = Engine()
     engine.kinds["services"] = {name: {"ID": name, "Spec": {
-        "Name": f"tally_{name}", "Labels": {"com.docker.stack.namespace": "tally"},
+        "Name": f"tally_{name}", "Labels": {NAMESPACE: "tally"},
         "TaskTemplate": {"ContainerSpec": {"Env": ["USER_NAME=Ada"]}}}} for name in SERVICES}
     return engine
 

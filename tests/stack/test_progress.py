@@ -67,6 +67,14 @@ def seen(*tasks: Task, update: dict[str, str] | None = None, health: dict[str, A
         return found
 
 
+def test_of_a_service_that_is_gone_no_more_can_be_hoped() -> None:
+    engine = Engine()
+    engine.kinds["services"]["other"] = {"ID": "other", "Spec": {
+        "Name": "tally_app", "Labels": {NAMESPACE: "another stack"}}}
+    with reached(engine) as client:
+        assert progress(client, ["app"]) == [Progress("app", 0, 0, broken="it is gone")]
+
+
 def test_progress_reads_as_running_of_wanted() -> None:
     assert str(Progress("app", 1, 2)) == "app 1/2"
 

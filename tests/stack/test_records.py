@@ -12,6 +12,7 @@ from stack import records
 from stack.definition import Stack
 from stack.records import KEPT, Record
 from stack.schema import Revision
+from stack.swarm import BEGUN_ANEW, NAMESPACE
 from tests.stack.engine_api import Engine, reached
 
 pytestmark = pytest.mark.unit
@@ -139,7 +140,7 @@ def test_the_oldest_release_is_forgotten_for_an_eleventh() -> None:
 
 
 def test_a_service_that_changes_shows_in_its_hash_alone() -> None:
-    label = {"com.docker.stack.namespace": "tally"}
+    label = {NAMESPACE: "tally"}
     engine = Engine()
     engine.kinds["services"] = {name: {"ID": name, "Spec": {
         "Name": f"tally_{name}", "Labels": label, "Image": "one"}} for name in ("app", "postgres")}
@@ -150,6 +151,16 @@ def test_a_service_that_changes_shows_in_its_hash_alone() -> None:
         after = records.spec_hashes(client)
     assert set(before) == set(after) == {"app", "postgres"}
     assert (before["app"] != after["app"], before["postgres"] == after["postgres"]) == (True, True)
+
+
+def test_an_update_that_was_begun_anew_leaves_the_service_as_it_was() -> None:
+    engine = Engine()
+    engine.kinds["services"]["app"] = {"ID": "app", "Spec": {
+        "Name": "tally_app", "Labels": {NAMESPACE: "tally"}}}
+    with reached(engine) as client:
+        before = records.definitions(client), records.spec_hashes(client)
+        engine.kinds["services"]["app"]["Spec"]["Labels"][BEGUN_ANEW] = "1005"
+        assert (records.definitions(client), records.spec_hashes(client)) == before
 
 
 ONE, TWO, THREE = Revision("1", None), Revision("2", "1"), Revision("3", "2", "older code needs it")

@@ -315,7 +315,7 @@ def test_a_folder_of_a_machine_that_has_gone_hides_no_other_failure(
     with pytest.raises(ZeroDivisionError), machine.holding(tmp_path / "folder") as there:
         sshd.cut()
         raise ZeroDivisionError
-    # Nobody could.
+    # Cut off, nobody could remove it.
     shutil.rmtree(there)
 
 

@@ -14,8 +14,8 @@ from stack.definition import Stack
 from stack.engine import DockerCli
 from stack.machine import LocalMachine
 from stack.progress import Progress
-from stack.swarm import NAMESPACE
 from stack.rollout import NotArrived
+from stack.swarm import NAMESPACE
 from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
 from tests.stack.failing import error_of
@@ -288,6 +288,46 @@ def test_in_a_log_the_counts_are_told_and_nothing_else_is_asked_for(
         rollout.wait(client, cli(), STACK, timeout=60, held=0)
     assert engine.asked == ["services", "tasks"] * 3
     assert capsys.readouterr().out == "  waiting        app 0/1 …\n"
+
+
+class Clock:
+    """A time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds, 6))
+        self.now += seconds
+
+
+def test_the_last_look_is_taken_when_all_has_been_well_for_long_enough(
+        cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, clock = Starting(), Clock()
+    engine.kinds["tasks"]["t"]["Status"]["State"] = "running"
+    monkeypatch.setattr(rollout, "time", SimpleNamespace(
+        monotonic=lambda: clock.now, sleep=clock.sleep))
+    with reached(engine) as client:
+        rollout.wait(client, cli(), STACK, timeout=60, held=1.0)
+    assert clock.slept == [rollout.POLL] * 3 + [0.1]
+
+
+class Doubled(Engine):
+    """An engine that keeps two tasks of a service that should have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds.update(Starting().kinds)
+        running = {**self.kinds["tasks"]["t"], "Status": {
+            "State": "running", "Timestamp": "2026-01-01T00:00:01.5Z"}}
+        self.kinds["tasks"] = {key: {**running, "ID": key} for key in ("one", "two")}
+
+
+def test_that_more_run_than_are_wanted_is_told_at_the_deadline(cli: Cli) -> None:
+    with reached(Doubled()) as client:
+        assert error_of(lambda: rollout.wait(client, cli(), STACK, timeout=0), NotArrived) \
+            == "not steady after 0 s: app 2/1 (more run than are wanted)"
 
 
 class Unreachable(LocalMachine):

@@ -1,4 +1,4 @@
-"""An update that Swarm would never end begins anew, and no other does."""
+"""An update that Swarm left unfinished begins anew, and no other does."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -8,7 +8,9 @@ import docker
 import pytest
 
 from stack import stall
-from stack.stall import INTERVAL, LABEL, Stalls
+from stack.progress import BROKEN_UPDATES
+from stack.stall import INTERVAL, Stalls
+from stack.swarm import BEGUN_ANEW
 from tests.stack.engine_api import Engine, reached
 
 pytestmark = pytest.mark.unit
@@ -52,9 +54,28 @@ def engine() -> Engine:
 
 
 @pytest.fixture
+def doubled(engine: Engine) -> Engine:
+    """A Swarm that has completed an update and runs two tasks in the same place."""
+    engine.kinds["services"]["s"]["UpdateStatus"]["State"] = "completed"
+    engine.kinds["tasks"] = {name: {
+        "ID": name, "ServiceID": "s", "NodeID": "anna", "Slot": 1, "DesiredState": "running",
+        "CreatedAt": "2026-01-01T00:00:11Z", "Status": {"State": "running"}}
+        for name in ("one", "two")}
+    return engine
+
+
+@pytest.fixture
 def client(engine: Engine) -> Iterator[docker.DockerClient]:
     with reached(engine) as client:
         yield client
+
+
+def ended(stalls: Stalls, clock: Clock) -> dict[str, str]:
+    """Return what began anew after two looks."""
+    clock.tick()
+    assert stalls.end(["app"]) == {}
+    clock.tick()
+    return stalls.end(["app"])
 
 
 def labels(engine: Engine) -> dict[str, str]:
@@ -66,9 +87,22 @@ def test_an_update_that_waits_in_vain_begins_anew(
         engine: Engine, client: docker.DockerClient, clock: Clock) -> None:
     stalls = Stalls(client)
     assert stalls.end(["app"]) == {}
+    assert ended(stalls, clock) == {"app": IN_VAIN}
+    assert labels(engine) == {"traefik.enable": "true", BEGUN_ANEW: "1010"}
+
+
+def test_what_swarm_puts_right_by_itself_is_left_to_it(
+        doubled: Engine, client: docker.DockerClient, clock: Clock) -> None:
+    stalls = Stalls(client)
     clock.tick()
-    assert stalls.end(["app"]) == {"app": IN_VAIN}
-    assert labels(engine) == {"traefik.enable": "true", LABEL: "1005"}
+    assert stalls.end(["app"]) == {}
+    doubled.kinds["tasks"]["two"]["DesiredState"] = "shutdown"
+    clock.tick()
+    assert stalls.end(["app"]) == {}
+    doubled.kinds["tasks"]["two"]["DesiredState"] = "running"
+    clock.tick()
+    assert stalls.end(["app"]) == {}
+    assert BEGUN_ANEW not in labels(doubled)
 
 
 @pytest.mark.parametrize(("what", "key", "value"), [
@@ -81,9 +115,7 @@ def test_an_update_that_waits_in_vain_begins_anew(
 def test_any_other_update_goes_on(engine: Engine, client: docker.DockerClient, clock: Clock,
                                   what: str, key: str, value: Any) -> None:
     next(iter(engine.kinds[what].values()))[key] = value
-    stalls = Stalls(client)
-    clock.tick()
-    assert stalls.end(["app"]) == {}
+    assert ended(Stalls(client), clock) == {}
     assert labels(engine) == {"traefik.enable": "true"}
 
 
@@ -94,27 +126,13 @@ def test_an_engine_that_does_not_answer_is_asked_again(
     engine.failing = True
     assert stalls.end(["app"]) == {}
     engine.failing = False
-    clock.tick()
-    assert stalls.end(["app"]) == {"app": IN_VAIN}
-
-
-@pytest.fixture
-def doubled(engine: Engine) -> Engine:
-    """A Swarm that has completed an update and runs two tasks in the same place."""
-    engine.kinds["services"]["s"]["UpdateStatus"]["State"] = "completed"
-    engine.kinds["tasks"] = {name: {
-        "ID": name, "ServiceID": "s", "NodeID": "anna", "Slot": 1, "DesiredState": "running",
-        "CreatedAt": "2026-01-01T00:00:11Z", "Status": {"State": "running"}}
-        for name in ("one", "two")}
-    return engine
+    assert ended(stalls, clock) == {"app": IN_VAIN}
 
 
 def test_tasks_that_are_too_many_after_an_update_have_it_begin_anew(
         doubled: Engine, client: docker.DockerClient, clock: Clock) -> None:
-    stalls = Stalls(client)
-    clock.tick()
-    assert stalls.end(["app"]) == {"app": TOO_MANY}
-    assert labels(doubled)[LABEL] == "1005"
+    assert ended(Stalls(client), clock) == {"app": TOO_MANY}
+    assert labels(doubled)[BEGUN_ANEW] == "1010"
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -122,17 +140,14 @@ def test_tasks_that_are_too_many_after_an_update_have_it_begin_anew(
 def test_one_task_in_each_place_is_left_alone(
         doubled: Engine, client: docker.DockerClient, clock: Clock, key: str, value: Any) -> None:
     doubled.kinds["tasks"]["two"][key] = value
-    stalls = Stalls(client)
-    clock.tick()
-    assert stalls.end(["app"]) == {}
+    assert ended(Stalls(client), clock) == {}
 
 
-def test_two_tasks_in_a_place_belong_to_an_update_under_way(
-        doubled: Engine, client: docker.DockerClient, clock: Clock) -> None:
-    doubled.kinds["services"]["s"]["UpdateStatus"]["State"] = "updating"
-    stalls = Stalls(client)
-    clock.tick()
-    assert stalls.end(["app"]) == {}
+@pytest.mark.parametrize("state", ["updating", *sorted(BROKEN_UPDATES)])
+def test_two_tasks_in_a_place_are_left_to_an_update_that_is_at_work_or_went_wrong(
+        doubled: Engine, client: docker.DockerClient, clock: Clock, state: str) -> None:
+    doubled.kinds["services"]["s"]["UpdateStatus"]["State"] = state
+    assert ended(Stalls(client), clock) == {}
 
 
 def test_a_global_service_may_have_a_task_on_each_node(
@@ -140,6 +155,4 @@ def test_a_global_service_may_have_a_task_on_each_node(
     for name, node in (("one", "anna"), ("two", "berta")):
         del doubled.kinds["tasks"][name]["Slot"]
         doubled.kinds["tasks"][name]["NodeID"] = node
-    stalls = Stalls(client)
-    clock.tick()
-    assert stalls.end(["app"]) == {}
+    assert ended(Stalls(client), clock) == {}

@@ -11,6 +11,7 @@ from stack.fleet import Fleet, Member
 from stack.machine import LocalMachine
 from stack.progress import Progress
 from stack.status import RUNNING, Row
+from stack.swarm import NAMESPACE
 from stack.target import Target
 from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine
@@ -97,7 +98,7 @@ def test_a_number_of_lines_that_is_none_is_refused(
         monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
     engine = Engine()
     engine.kinds["services"]["a"] = {"ID": "a", "Spec": {
-        "Name": "tally_app", "Labels": {"com.docker.stack.namespace": "tally"}}}
+        "Name": "tally_app", "Labels": {NAMESPACE: "tally"}}}
     with aiming_at(engine) as target:
         monkeypatch.setattr(Target, "reach", lambda why: target)
         assert error_of(lambda: status.logs("app", follow=False, lines=lines)) \

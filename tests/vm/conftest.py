@@ -28,8 +28,9 @@ LOG = logging.getLogger("vm")
 SELDOM = (("docker-stack.yml", r"interval: \d+s", "interval: 40s"),
           ("docker-stack.yml", r"timeout: \d+s", "timeout: 60s"),
           ("Dockerfile", r"--interval=\d+s --timeout=\d+s", "--interval=40s --timeout=60s"))
-COMMIT = ["-c", "user.name=tests", "-c", "user.email=tests@example.org", "commit",
-          "--quiet", "--all", "--message=Ask seldom whether all is well"]
+COMMIT = ["-c", "user.name=tests", "-c", "user.email=tests@example.org",
+          "-c", "commit.gpgsign=false",
+          "commit", "--quiet", "--all", "--message=Ask seldom whether all is well"]
 LIST = f"docker image ls --format '{{{{.Repository}}}}:{{{{.Tag}}}}' '{PREFIX}/*'"
 SAVE = f"docker image save $({LIST})"
 
@@ -52,15 +53,14 @@ def home(lab: VirtualLab) -> Path:
 @pytest.fixture(scope="session")
 def repository(home: Path) -> Path:
     """The checkout's commits and one more, with health checks for an emulated CPU."""
-    repository, scratch = bare_clone(ROOT, home), home / "scratch"
-    host.call(["git", "clone", "--quiet", repository, scratch])
+    scratch = home / "scratch"
+    host.call(["git", "clone", "--quiet", ROOT, scratch])
     for name, often, seldom in SELDOM:
         text, found = re.subn(often, seldom, (scratch / name).read_text(encoding="utf-8"))
         assert found, f"{name} has no {often} any more"
         (scratch / name).write_text(text, encoding="utf-8")
     host.call(["git", "-C", scratch, *COMMIT])
-    host.call(["git", "-C", scratch, "push", "--quiet", "origin", "HEAD"])
-    return repository
+    return bare_clone(scratch, home)
 
 
 @pytest.fixture(scope="session")
