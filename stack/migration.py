@@ -37,6 +37,9 @@ REMOVE_CONTAINERS = (f"docker ps --all --quiet --filter label={CONTAINER_LABEL} 
 REMOVAL_TIMEOUT = 60  # seconds
 # Seconds from one look at the job to the next, and after one that nobody answered.
 POLL, SILENT_POLL = 0.1, 1.0
+# Seconds after which a log is told as it comes, and from one look at it to the next: a job that
+# changes nothing has ended before.
+PATIENCE, LOG_POLL = 3.0, 1.0
 ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
@@ -44,8 +47,8 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
         timeout: float) -> str:
     """Run the migration to its end and return its log's last line.
 
-    `timeout` is in seconds. Raises MigrationFailed, after printing the job's log;
-    the running release is untouched then.
+    `timeout` is in seconds. The log of a job that takes long is printed as it comes.
+    Raises MigrationFailed, after printing the job's log; the running release is untouched then.
     """
     name = f"{STACK}_migrate-{version.tag.replace('.', '-')}"
     remove_all(client, cli.machine)
@@ -55,18 +58,19 @@ def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Vers
         # (moby#44312), and `docker stack ps` is to show what runs.
         labels={LABEL: version.tag},
         mode=ServiceMode("replicated-job", replicas=1, concurrency=1))
+    log = Log(cli, name)
     try:
-        state, cause = _wait(client, cli.machine, service["ID"], time.monotonic() + timeout)
-        log = _log(cli, name)
+        state, cause = _wait(client, cli.machine, service["ID"], time.monotonic() + timeout, log)
+        log.complete()
     finally:
         # What can't be removed now is by the next migration; how this one ended matters more.
         with suppress(OperatorError, DockerException, requests.RequestException):
             remove_all(client, cli.machine)
     if state != "complete":
-        console.block(log[-40:])
+        log.tell(most=40)
         raise MigrationFailed(f"the migration {state} ({cause}); the running release is untouched",
                               "mend the migration, then ./fab deploy")
-    return log[-1] if log else "done"
+    return log.lines[-1] if log.lines else "done"
 
 
 def task_template(client: docker.DockerClient, stack: Stack) -> TaskTemplate:
@@ -122,8 +126,8 @@ def _resources(given: dict[str, dict[str, Any]]) -> Resources:
     return resources
 
 
-def _wait(client: docker.DockerClient, machine: Machine, service: str,
-          deadline: float) -> tuple[str, str]:
+def _wait(client: docker.DockerClient, machine: Machine, service: str, deadline: float,
+          log: "Log") -> tuple[str, str]:
     """Return how the job's task ended and why, or "timed out" at the deadline.
 
     An engine that doesn't answer just now is asked again, until there is no way to any.
@@ -140,18 +144,44 @@ def _wait(client: docker.DockerClient, machine: Machine, service: str,
                 return state, cause
         if not machine.alive:
             return "was lost sight of", "no manager answers any more, and it may go on"
+        log.follow()
         time.sleep(pause)
     return "timed out", f"its task was {state}: {cause}"
 
 
-def _log(cli: DockerCli, name: str) -> list[str]:
-    """Return what the job said, as far as that can be fetched: how it ended matters more."""
-    command = cli.service_logs("--raw", "--tail=200", name)
-    try:
-        done = cli.machine.run(command, timeout=20)
-    except OperatorError as error:
-        return [str(error)]
-    return (done.stdout + done.stderr).strip().splitlines()
+class Log:
+    """What the job has said, as far as that can be fetched: how it ended matters more."""
+
+    def __init__(self, cli: DockerCli, name: str) -> None:
+        self._cli, self._name = cli, name
+        self.lines: list[str] = []
+        self._told = 0
+        self._next = time.monotonic() + PATIENCE
+
+    def follow(self) -> None:
+        """Print what is new, from time to time."""
+        if time.monotonic() < self._next:
+            return
+        with suppress(OperatorError):
+            self.lines = self._fetch()
+        self.tell()
+        self._next = time.monotonic() + LOG_POLL
+
+    def complete(self) -> None:
+        """Fetch the rest, or say why that can't be done."""
+        try:
+            self.lines = self._fetch()
+        except OperatorError as error:
+            self.lines.append(str(error))
+
+    def tell(self, most: int = 200) -> None:
+        """Print what wasn't printed yet; of much the last lines."""
+        console.block(self.lines[self._told:][-most:])
+        self._told = max(self._told, len(self.lines))
+
+    def _fetch(self) -> list[str]:
+        done = self._cli.machine.run(self._cli.service_logs("--raw", self._name), timeout=20)
+        return (done.stdout + done.stderr).strip().splitlines()
 
 
 def remove_all(client: docker.DockerClient, *machines: Machine) -> None:

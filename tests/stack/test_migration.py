@@ -1,5 +1,6 @@
 """The migration's job is the app's own definition with x-migrate laid over it."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 
 from stack import definition, migration
 from stack.definition import Stack
+from stack.engine import DockerCli
 from stack.machine import LocalMachine
-from stack.migration import LABEL
+from stack.migration import LABEL, LOG_POLL, PATIENCE, Log
 from stack.settings import ROOT
 from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
@@ -171,6 +173,43 @@ def test_a_container_that_goes_by_itself_meanwhile_is_no_error(add_command: AddC
     add_command("docker", '[ "$1" = ps ] && echo d', "echo 'no such container' >&2; exit 1")
     with reached(Engine()) as client:
         migration.remove_all(client, LocalMachine())
+
+
+@pytest.fixture
+def job(add_command: AddCommand, tmp_path: Path) -> tuple[Log, Path]:
+    """The log of a job, which is a file."""
+    said = tmp_path / "said"
+    add_command("docker", f"cat {said}")
+    return Log(DockerCli(LocalMachine()), "tally_migrate-1"), said
+
+
+def test_a_log_is_told_as_it_comes_when_the_job_takes_long(
+        job: tuple[Log, Path], capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    log, said = job
+    now = time.monotonic()
+    monkeypatch.setattr(migration, "time", SimpleNamespace(monotonic=lambda: now))
+    told = []
+    for passed, text in ((0.0, "one\n"), (PATIENCE, "one\ntwo\n"), (LOG_POLL / 2, "one\ntwo\n3\n"),
+                         (LOG_POLL / 2, "one\ntwo\n3\n")):
+        now += passed
+        said.write_text(text)
+        log.follow()
+        told.append(capsys.readouterr().out.split())
+    assert told == [[], ["one", "two"], [], ["3"]]
+
+
+def test_of_a_long_log_the_end_is_told_and_no_line_twice(
+        job: tuple[Log, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    log, said = job
+    said.write_text("one\ntwo\n")
+    log.complete()
+    log.tell()
+    said.write_text("one\ntwo\n3\n4\n5\n")
+    log.complete()
+    log.tell(most=2)
+    assert capsys.readouterr().out.split() == ["one", "two", "4", "5"]
+    assert log.lines == ["one", "two", "3", "4", "5"]
 
 
 def test_a_volume_other_than_a_tmpfs_is_refused() -> None:
