@@ -47,7 +47,7 @@ def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, imag
         release = images.resolve(target.client, wanted, target.store.prefix)
         planned = images.plan(snapshot, release, base, target.store.prefix,
                               proxies(target))
-        builds = {name: each for name, each in planned.items() if name not in chosen(target)}
+        builds = {name: each for name, each in planned.items() if name not in target.chosen}
         stack = render(target, snapshot, {name: each.tag for name, each in builds.items()})
         if complaint := rollout.check(target.cli, stack):
             raise Refused(f"{STACK_FILE}: {complaint}")
@@ -116,7 +116,7 @@ def variables(target: Target, names: Mapping[str, str]) -> dict[str, str | int]:
     settings = target.settings
     return {
         **{f"{name.upper().replace('-', '_')}_IMAGE": image
-           for name, image in {**names, **chosen(target)}.items()},
+           for name, image in {**names, **target.chosen}.items()},
         "APP_PASSWORD": secrets["app-password"],
         "OWNER_PASSWORD": secrets["owner-password"],
         "VISITOR_KEY": secrets["visitor-key"],
@@ -133,11 +133,6 @@ def proxies(target: Target) -> Mapping[str, str]:
     """Return this machine's own way out; another machine has its own."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if target.fleet.local else ()
     return {name: os.environ[name] for name in names if name in os.environ}
-
-
-def chosen(target: Target) -> Mapping[str, str]:
-    """Return the images that the inventory names instead of what is built here."""
-    return target.fleet.inventory.images if target.fleet.inventory else {}
 
 
 def running_replicas(target: Target) -> int:

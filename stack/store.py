@@ -25,6 +25,7 @@ class Store(ABC):
     """Keeps images under names that begin with `prefix`."""
 
     prefix: str
+    _client: docker.DockerClient
 
     @abstractmethod
     def check(self) -> None:
@@ -46,6 +47,21 @@ class Store(ABC):
     def fetch(self, tag: str) -> None:
         """Have an image in the engine, if it is kept at all."""
 
+    def _credentials_for(self, image: str) -> dict[str, str] | None:
+        """Return what to log in with where an image is kept, if that is known."""
+        return None
+
+    def pinned(self, named: str) -> str:
+        """Return an image that somebody else built by its digest; raises Refused without one."""
+        try:
+            digest = str(self._client.images.get_registry_data(
+                named, auth_config=self._credentials_for(named)).id)
+        except APIError as error:
+            raise Refused(f"the image {named} can't be found "
+                          f"({registry.cause_of(str(error.explanation))})",
+                          "correct images in the inventory") from error
+        return named if "@" in named else f"{named}@{digest}"
+
     def missing(self, builds: Iterable[Build]) -> list[Build]:
         """Return what is yet to be built or kept."""
         return [build for build in builds if not self.has(build.tag)]
@@ -61,6 +77,10 @@ class LocalStore(Store):
 
     def check(self) -> None:
         """Nothing stands between the machine and its own images."""
+
+    def pinned(self, named: str) -> str:
+        # One that was made or loaded here may be in no registry.
+        return named if self.has(named) else super().pinned(named)
 
     def has(self, reference: str) -> bool:
         return images.image_id(self._client, reference) != ""
@@ -110,6 +130,9 @@ class RegistryStore(Store):
         if not self.registry.user:
             return None
         return {"username": self.registry.user, "password": self.registry.password}
+
+    def _credentials_for(self, image: str) -> dict[str, str] | None:
+        return self._credentials if image.startswith(f"{self.registry.host}/") else None
 
     def _digest(self, reference: str) -> str:
         """Return an image's digest in the registry, or "" if it has none of that name."""

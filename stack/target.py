@@ -1,5 +1,6 @@
 """Where a release goes: the Swarm that was chosen, and the operator's choices for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,15 @@ class Target:
     def store(self) -> Store:
         """Where its images are kept; raises Refused if that isn't known."""
         return store.of(self.fleet, self.client, self.machine)
+
+    @cached_property
+    def chosen(self) -> Mapping[str, str]:
+        """By service, the images that the inventory names instead of what is built here.
+
+        Each by its digest; raises Refused for one that can't be found.
+        """
+        named = self.fleet.inventory.images if self.fleet.inventory else {}
+        return {service: self.store.pinned(image) for service, image in named.items()}
 
     @classmethod
     def reach(cls, why: str) -> "Target":

@@ -104,6 +104,32 @@ def test_a_registry_in_trouble_isnt_one_without_the_image(
         f"the registry {HOST}: {cause}: ./fab bootstrap, then the same command again")
 
 
+@pytest.mark.parametrize("image", ["registry.example.org/traefik:3.7", f"{HOST}/tally/traefik:9"])
+def test_an_image_of_somebody_elses_is_named_by_its_digest_too(
+        engine: Distribution, client: docker.DockerClient, add_command: AddCommand,
+        image: str) -> None:
+    kept = store(client, add_command)
+    assert kept.pinned(image) == f"{image}@{DIGEST}"
+    assert "/".join(engine.asked) == f"{image}/json"
+    assert kept.pinned(f"{image}@{DIGEST}") == f"{image}@{DIGEST}"
+
+
+def test_an_image_of_somebody_elses_that_cant_be_found_is_refused(
+        engine: Distribution, client: docker.DockerClient, add_command: AddCommand) -> None:
+    engine.said = (404, {"message": "manifest unknown: manifest unknown"})
+    kept = store(client, add_command)
+    assert error_of(lambda: kept.pinned("registry.example.org/traefik:9.9")) == (
+        "the image registry.example.org/traefik:9.9 can't be found (manifest unknown: manifest "
+        "unknown): correct images in the inventory")
+
+
+def test_an_image_that_was_loaded_on_the_one_machine_is_in_no_registry(
+        engine: Distribution, client: docker.DockerClient) -> None:
+    engine.kinds["images"] = {"traefik:mine": {"Id": DIGEST}}
+    engine.said = (404, {"message": "not found"})
+    assert LocalStore(client).pinned("traefik:mine") == "traefik:mine"
+
+
 def test_every_image_is_pushed(client: docker.DockerClient, add_command: AddCommand,
                                tmp_path: Path) -> None:
     kept = store(client, add_command, f'echo "$*" >> {tmp_path}/pushed')
