@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,7 +12,7 @@ import docker
 import requests
 from docker.errors import DockerException
 
-from stack import lock
+from stack import console, lock
 from stack.errors import MigrationFailed, OperatorError, RestoreFailed, UpdateFailed
 from stack.report import OUTCOMES
 from stack.swarm import STACK
@@ -27,7 +27,8 @@ FAILED = {error.exit_code for error in (MigrationFailed, UpdateFailed, RestoreFa
 class Attempt:
     """One change that failed: to which version, by whom, and what came of it.
 
-    `at` is when it ended, in Unix time, after `seconds`.
+    `at` is when it ended, in Unix time, after `seconds`. `probe` is what the site's watcher
+    met until it was given up, if it came so far.
     """
 
     version: str
@@ -37,6 +38,7 @@ class Attempt:
     seconds: float
     outcome: str
     cause: str
+    probe: Mapping[str, float] | None = None
 
 
 @contextmanager
@@ -51,7 +53,8 @@ def noted(client: docker.DockerClient, version: str, commit: str,
             # How it failed matters more than that it can't be noted.
             with suppress(DockerException, requests.RequestException):
                 save(client, Attempt(version, commit, lock.whoami(), now, round(now - began, 1),
-                                     OUTCOMES[error.exit_code], error.cause))
+                                     OUTCOMES[error.exit_code], error.cause,
+                                     console.FACTS.get("probe")))
         raise
 
 

@@ -31,17 +31,17 @@ def releases() -> None:
                   pad_edge=False)
     for each in sorted(found, key=lambda each: each.at, reverse=True):
         at = datetime.fromtimestamp(each.at, timezone.utc)
-        outcome, failed, cause = (OUTCOMES[0], _failures(each), "") if isinstance(each, Record) \
-            else (each.outcome, "-", each.cause)
+        outcome, cause = (OUTCOMES[0], "") if isinstance(each, Record) \
+            else (each.outcome, each.cause)
         table.add_row(each.version, f"{at:%Y-%m-%d %H:%M:%S}", f"{each.seconds:.0f} s", outcome,
-                      failed, each.who, each.commit[:12], console.cut(cause))
+                      _failures(each), each.who, each.commit[:12], console.cut(cause))
     console.table(table)
 
 
-def _failures(record: Record) -> str:
-    if record.probe is None:
+def _failures(change: Record | Attempt) -> str:
+    if change.probe is None:
         return "-"
-    return f"{record.probe['failures']} of {record.probe['requests']}"
+    return f"{change.probe['failures']} of {change.probe['requests']}"
 
 
 @engine.in_one_line

@@ -15,7 +15,7 @@ from stack.console import step
 from stack.definition import Stack
 from stack.errors import Locked, OperatorError, Refused, RestoreFailed, UpdateFailed
 from stack.lock import Lock
-from stack.probe import Report
+from stack.probe import Report, Watch
 from stack.records import Record
 from stack.settings import DEFAULT_REPLICAS
 from stack.target import Target
@@ -51,17 +51,23 @@ def confirm_unchanged(target: Target, current: Record) -> None:
                       "./fab status") from failure
 
 
-def roll_out(target: Target, stack: Stack, wanted: str, budget: float = math.inf) -> Report:
+def roll_out(target: Target, stack: Stack, wanted: str, budget: float = math.inf,
+             fact: str = "probe") -> Report:
     """Replace what serves, while the probe looks on as a visitor; return what it met.
 
-    Raises NotArrived also if more requests failed than the budget allows.
+    The report has that as a `fact`, however it ends. Raises NotArrived also if more requests
+    failed than the budget allows.
     """
-    with probe.watching(target.edges(), stack.http_port) as watch:
-        replace(target, stack, wanted)
-    met = watch.report()
-    console.fact("probe", asdict(met))
-    with step("probe") as current:
-        current.found(str(met))
+    watch: Watch | None = None
+    try:
+        with probe.watching(target.edges(), stack.http_port) as watch:
+            replace(target, stack, wanted)
+    finally:
+        if watch:
+            met = watch.report()
+            console.fact(fact, asdict(met))
+            with step("probe") as current:
+                current.found(str(met))
     if met.failures > budget:
         raise rollout.NotArrived(f"{met.failures} requests failed meanwhile, "
                                  f"the budget is {budget:.0f}", [])
@@ -117,7 +123,7 @@ def give_back(target: Target, failure: Exception, previous: Record | None) -> No
                             "go back to", "mend it, then ./fab deploy") from failure
     console.heading(f"Restore {previous.version}, as the update failed: {cause}")
     try:
-        roll_out(target, previous.stack, previous.version)
+        roll_out(target, previous.stack, previous.version, fact="restore_probe")
     except FAILURES as error:
         raise RestoreFailed(f"the update failed ({cause}) and so did restoring "
                             f"{previous.version} ({error})",

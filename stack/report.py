@@ -22,7 +22,7 @@ def printed(command: str, wanted: bool) -> Iterator[None]:
     """Print one JSON object to stdout when the command ends, however it does.
 
     Its keys: command, exit, outcome, cause (null if all went well), seconds, steps, and
-    whatever the command found: version, commit, previous, probe.
+    whatever the command found: version, commit, previous, probe, restore_probe.
     """
     if not wanted:
         yield

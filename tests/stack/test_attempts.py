@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from stack import attempts, lock
+from stack import attempts, console, lock
 from stack.attempts import KEPT, Attempt
 from stack.errors import (
     Locked, MigrationFailed, OperatorError, Refused, RestoreFailed, Several, UpdateFailed)
@@ -37,6 +37,13 @@ def test_a_change_that_failed_is_remembered(error: OperatorError, outcome: str) 
         == ("1.4.0+57", "0123456", outcome, "it hung")
     assert found.who == lock.whoami()
     assert 12 <= found.seconds < 30 and abs(time.time() - found.at) < 30
+
+
+def test_what_the_sites_watcher_met_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = {"requests": 40, "failures": 3}
+    monkeypatch.setattr(console, "FACTS", {"probe": met})
+    found, = fail(Engine(), UpdateFailed("it hung"))
+    assert found.probe == met
 
 
 @pytest.mark.parametrize("error", [Refused("no"), Locked("no"), Several([Refused("no")])])
