@@ -11,9 +11,13 @@ Swarm has watched them for the ten seconds that the stack file asks for and call
 completed. ./fab deploy does it from a laptop, migrates, and goes on until the release is proven,
 which takes those ten seconds as well. Both have the same caches.
 
-Then come rolling updates in a row, of two tasks, while visitors open the page fifty times a
-second: by ./fab deploy, and by docker stack deploy with Traefik's defaults and an application
-that ends as soon as it is told to. All else in the stack is the same.
+Then ./fab changes what runs in other ways, again and again, while visitors open the page fifty
+times a second.
+
+At last come rolling updates in a row, of two tasks, under the same visitors: by ./fab deploy, and
+by docker stack deploy with Traefik's defaults (it asks Swarm every fifteen seconds, and tries no
+other task) and an application that ends as soon as it is told to. All else in the stack is the
+same.
 """
 
 import argparse
@@ -106,6 +110,8 @@ def _arguments() -> argparse.Namespace:
                          help="changes of the template by each (default: 3)")
     options.add_argument("--updates", type=int, default=20, metavar="N",
                          help="rolling updates by each (default: 20)")
+    options.add_argument("--changes", type=int, default=5, metavar="N",
+                         help="rollbacks, drained nodes and scalings (default: 5)")
     return options.parse_args()
 
 
@@ -157,6 +163,7 @@ def compare(lab: Lab, folder: Path, given: argparse.Namespace) -> list[str]:
     def strangers() -> list[str]:
         return [next(addresses) for _ in range(VISITORS)]
     return [*compare_speed(swarm, given.rounds, calm),
+            *change_otherwise(swarm, given.changes, strangers),
             *compare_updates(swarm, given.updates, strangers)]
 
 
@@ -220,6 +227,24 @@ def timed(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
+def change_otherwise(swarm: Swarm, changes: int, strangers: Callable[[], list[str]]) -> list[str]:
+    """Roll back, empty a node and scale, while visitors come; print what these met."""
+    print(f"\n{changes} times each, while visitors open the page:", flush=True)
+    other, faults = swarm.machines[2].address, []
+    for who, commands in (
+            ("./fab rollback", ["rollback"]),
+            ("./fab node.drain", [f"node.drain {other}", f"node.activate {other}"]),
+            ("./fab scale", ["scale app=4", "scale app=2"])):
+        # A drained edge answers nobody: its visitors are led to the others before.
+        with crowd.crowd(swarm.edges[:2], strangers()) as visitors:
+            for _ in range(changes):
+                for command in commands:
+                    swarm.fab(command)
+        tell(who, visitors)
+        faults += told_of(who, visitors)
+    return faults
+
+
 def compare_updates(swarm: Swarm, updates: int, strangers: Callable[[], list[str]]) -> list[str]:
     """Let both update again and again while visitors come; print what these met."""
     print(f"\n{updates} rolling updates in a row, while visitors open the page:", flush=True)
@@ -235,7 +260,7 @@ def compare_updates(swarm: Swarm, updates: int, strangers: Callable[[], list[str
             swarm.hand_over(content)
             swarm.first.console(PLAIN)
     tell("docker stack deploy", plain)
-    return told_of(ours)
+    return told_of("./fab deploy", ours)
 
 
 def let_defaults_in(swarm: Swarm) -> None:
@@ -269,12 +294,12 @@ def uncounted(visitors: Sequence[Visitor]) -> list[Visitor]:
             visitor.answered <= visitor.last <= visitor.answered + len(visitor.failures)]
 
 
-def told_of(visitors: Sequence[Visitor]) -> list[str]:
+def told_of(who: str, visitors: Sequence[Visitor]) -> list[str]:
     """Return a line if somebody was turned away or counted wrongly."""
     failures = [failure for visitor in visitors for failure in visitor.failures]
     if not failures and not uncounted(visitors):
         return []
-    return [f"./fab deploy should turn nobody away and count each visit once, and didn't: "
+    return [f"{who} should turn nobody away and count each visit once, and didn't: "
             f"{failures[:3] or uncounted(visitors)}"]
 
 
