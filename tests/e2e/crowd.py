@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.e2e.site import Site
 
-PAUSE = 0.1  # seconds from one visit of a visitor to the next
+INTERVAL = 0.1  # seconds from one visit of a visitor to the next, however long an answer takes
 
 
 @dataclass
@@ -31,7 +31,11 @@ def crowd(sites: Sequence[Site], addresses: Sequence[str]) -> Iterator[list[Visi
     """
     visitors = [Visitor(address) for address in addresses]
     done = threading.Event()
-    threads = [threading.Thread(target=_come, args=(done, visitor, sites)) for visitor in visitors]
+    began = time.monotonic()
+    # Evenly spread: all at once, they would leave gaps in which nobody looks.
+    starts = [began + INTERVAL * place / len(visitors) for place in range(len(visitors))]
+    threads = [threading.Thread(target=_come, args=(done, visitor, sites, start))
+               for visitor, start in zip(visitors, starts)]
     for thread in threads:
         thread.start()
     try:
@@ -42,9 +46,9 @@ def crowd(sites: Sequence[Site], addresses: Sequence[str]) -> Iterator[list[Visi
             thread.join()
 
 
-def _come(done: threading.Event, visitor: Visitor, sites: Sequence[Site]) -> None:
+def _come(done: threading.Event, visitor: Visitor, sites: Sequence[Site], due: float) -> None:
     for site in itertools.cycle(sites):
-        if done.wait(PAUSE):
+        if done.wait(due - time.monotonic()):
             return
         began = time.monotonic()
         try:
@@ -53,6 +57,8 @@ def _come(done: threading.Event, visitor: Visitor, sites: Sequence[Site]) -> Non
         except (OSError, http.client.HTTPException, AssertionError) as error:
             visitor.failures.append(f"{site.address} after {time.monotonic() - began:.1f} s: "
                                     f"{type(error).__name__} {error}"[:200])
+        # After a late answer at once, but visits that were missed aren't made up for.
+        due = max(due + INTERVAL, time.monotonic())
 
 
 def check(visitors: Sequence[Visitor], least: int) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tests.e2e import crowd, verdict
 from tests.e2e.cluster import entry
@@ -93,7 +94,7 @@ class Scene:
     def serving(self) -> "Serving":
         """Return what runs and what visitors get, the same at every edge."""
         version, = {site.version() for site in self.edges}
-        return Serving(self, verdict.digests(self.holder), version)
+        return Serving(self, verdict.definitions(self.holder), version)
 
     @contextmanager
     def visited(self, edges: Sequence[Site] = (), *, least: int = 20,
@@ -117,10 +118,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Serving:
-    """What ran and was served at some moment: every service's image, and the version."""
+    """What ran and was served at some moment: every service's definition, and the version."""
 
     scene: Scene
-    digests: dict[str, str]
+    definitions: dict[str, Any]
     version: str
 
     def cause(self, done: Result, code: int) -> str:
@@ -132,7 +133,8 @@ class Serving:
     def check(self, done: Result) -> None:
         """See that the report of a command that began here is true."""
         self.scene.settle()
-        verdict.check_true(done, self.scene.holder, self.scene.edges, self.digests, self.version)
+        verdict.check_true(done, self.scene.holder, self.scene.edges, self.definitions,
+                           self.version)
 
 
 def said_cause(done: Result, code: int) -> str:

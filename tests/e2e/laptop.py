@@ -21,8 +21,6 @@ PROGRAMS = ("git", "sh", "ssh")
 # What would lead ./fab or its connections to this host's own things.
 HIDDEN = ("INVENTORY", "SSH_AUTH_SOCK", "DOCKER_HOST", "DOCKER_CONFIG", "VIRTUAL_ENV")
 NodeEntry = dict[str, Any]
-# Seconds that ./fab --list takes on two cores without other work.
-QUICK_LIST = 0.8
 
 
 @dataclass(frozen=True)
@@ -126,11 +124,6 @@ def new_laptop(home: Path, repository: Path, key: Path) -> Laptop:
     cloned = laptop.shell(f"git clone --quiet {repository} tally", 60)
     assert cloned.code == 0, cloned.stderr
     return laptop
-
-
-def slowness(laptop: Laptop) -> float:
-    """Return how many times as long Python takes here as on a machine that limits are meant for."""
-    return max(1.0, quickest(3, lambda: laptop.fab("--list")) / QUICK_LIST)
 
 
 def quickest(tries: int, work: Callable[[], object]) -> float:

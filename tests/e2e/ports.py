@@ -24,11 +24,16 @@ PATIENCE = 1.5
 
 def answering(address: str, ports: Iterable[str], patience: float = PATIENCE) -> set[str]:
     """Return the TCP ports that take a connection and the UDP ports that send a reply."""
-    waiting = sorted(ports)
-    found: set[str] = set()
-    for start in range(0, len(waiting), AT_ONCE):
-        found |= _answering_at_once(address, waiting[start:start + AT_ONCE], patience)
-    return found
+    return {port for port, code in _outcomes(address, ports, patience).items() if code == 0}
+
+
+def reacting(address: str, ports: Iterable[str], patience: float = PATIENCE) -> set[str]:
+    """Return the ports that answer, and those that say they are closed: nothing drops there.
+
+    A kernel says so of a few UDP ports a second, so that the others seem to drop.
+    """
+    return {port for port, code in _outcomes(address, ports, patience).items()
+            if code in {0, errno.ECONNREFUSED}}
 
 
 def listen(ports: Iterable[str]) -> None:
@@ -57,27 +62,35 @@ def _answer(opened: socket.socket, port: str) -> None:
     opened.sendto(b"!", sender)
 
 
-def _answering_at_once(address: str, ports: list[str], patience: float) -> set[str]:
+def _outcomes(address: str, ports: Iterable[str], patience: float) -> dict[str, int]:
+    """Return 0 for each port that answered in time, and the error's number for one that failed."""
+    waiting = sorted(ports)
+    outcomes: dict[str, int] = {}
+    for start in range(0, len(waiting), AT_ONCE):
+        outcomes |= _outcomes_at_once(address, waiting[start:start + AT_ONCE], patience)
+    return outcomes
+
+
+def _outcomes_at_once(address: str, ports: list[str], patience: float) -> dict[str, int]:
     selector = selectors.DefaultSelector()
     for port in ports:
         kind, number = port.split("/")
         asking = _ask(address, KINDS[kind], int(number))
         event = selectors.EVENT_WRITE if kind == "tcp" else selectors.EVENT_READ
         selector.register(asking, event, port)
-    found = set()
+    outcomes = {}
     deadline = time.monotonic() + patience
     while selector.get_map() and (left := deadline - time.monotonic()) > 0:
         for key, _ in selector.select(left):
             assert isinstance(key.fileobj, socket.socket)
             selector.unregister(key.fileobj)
-            if key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-                found.add(key.data)
+            outcomes[key.data] = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             key.fileobj.close()
     for key in list(selector.get_map().values()):
         assert isinstance(key.fileobj, socket.socket)
         key.fileobj.close()
     selector.close()
-    return found
+    return outcomes
 
 
 def _ask(address: str, kind: socket.SocketKind, number: int) -> socket.socket:

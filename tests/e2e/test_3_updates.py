@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.e2e import verdict
+from tests.e2e.faults import said_cause
 from tests.e2e.site import Page, Site, lines
-from tests.lab import host
+from tests.lab import Machine, host
 
 pytestmark = pytest.mark.lab
 
@@ -103,18 +105,19 @@ def test_a_lock_is_taken_from_its_holder_when_told(site: Site) -> None:
     assert site.fab("deploy").code == 0
 
 
-def test_a_failing_migration_leaves_the_application_untouched(edited: Site, address: str) -> None:
-    version, tasks = edited.version(), edited.tasks()
+def test_a_failing_migration_leaves_the_application_untouched(
+        edited: Site, machine: Machine) -> None:
+    version, tasks, before = edited.version(), edited.tasks(), verdict.definitions(machine)
     head = edited.query("SELECT version_num FROM alembic_version")
     bad = BAD_MIGRATION.format(head=head)
     edited.sh(f"cat > migrations/versions/9999_bad.py <<'END'\n{bad}END")
-    done = edited.fab("deploy")
-    assert done.code == 3, done.stdout + done.stderr
-    assert "a_table_that_is_not_there" in done.stdout
-    assert "the running release is untouched" in lines(done)[-1]
-    assert (edited.version(), edited.tasks()) == (version, tasks)
+    done = edited.fab("deploy --json")
+    assert "the running release is untouched" in said_cause(done, 3)
+    assert "a_table_that_is_not_there" in done.stderr
+    verdict.check_true(done, machine, [edited], before, version)
+    assert edited.tasks() == tasks
     assert edited.query("SELECT version_num FROM alembic_version") == head
-    assert edited.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "0"
+    assert (edited.query(verdict.MIGRATING), edited.query(verdict.LOCKS)) == ("0", "0")
     assert "tally_migrate" not in edited.sh("docker service ls")
 
 
@@ -136,17 +139,18 @@ def test_an_application_that_crashes_at_its_start_is_taken_back(edited: Site,
     assert edited.fab("status").code == 0
 
 
-def test_an_application_that_is_never_healthy_is_taken_back(edited: Site, address: str) -> None:
-    version = edited.version()
+def test_an_application_that_is_never_healthy_is_taken_back(
+        edited: Site, machine: Machine, address: str) -> None:
+    version, before = edited.version(), verdict.definitions(machine)
     edited.replace("stack/images/app/probe", "127.0.0.1/8000", "127.0.0.1/8001")
     # Else Swarm would give it a minute.
     edited.replace("Dockerfile", "--start-period=60s", "--start-period=10s")
     with visitors(edited, address) as failures:
-        done = edited.fab("deploy")
-    assert done.code == 4, done.stdout + done.stderr
-    assert "unhealthy" in lines(done)[-1]
+        done = edited.fab("deploy --json")
+    said = said_cause(done, 4)
+    assert "unhealthy" in said and f"{version} is restored and proven" in said
     assert failures == []
-    assert edited.version() == version
+    verdict.check_true(done, machine, [edited], before, version)
     assert edited.fab("status").code == 0
 
 

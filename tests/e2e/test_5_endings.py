@@ -2,8 +2,10 @@
 
 import pytest
 
+from tests.e2e import verdict
+from tests.e2e.faults import said_cause
 from tests.e2e.site import Page, Site, lines
-from tests.lab import Machine
+from tests.lab import Machine, Result
 
 pytestmark = pytest.mark.lab
 
@@ -68,18 +70,32 @@ def test_destroy_with_data_begins_anew(site: Site, address: str) -> None:
     assert site.visit(address) == Page(1, 1)
 
 
-def test_a_first_deploy_that_fails_says_so_and_a_good_one_follows(edited: Site,
-                                                                  address: str) -> None:
+def test_a_first_deploy_that_fails_says_so_and_a_good_one_follows(
+        edited: Site, machine: Machine, address: str) -> None:
     edited.fab("destroy --data --yes")
     edited.replace("stack/images/app/serve", "--ini uwsgi.ini", "--ini nothing.ini")
-    failed = edited.fab("bootstrap deploy")
-    assert failed.code == 5, failed.stdout + failed.stderr
-    assert "there is no earlier release to go back to" in lines(failed)[-1]
-    assert "nothing.ini" in failed.stdout
+    ready = edited.fab("bootstrap")
+    assert ready.code == 0, ready.stdout + ready.stderr
+    failed = edited.fab("deploy --json")
+    assert "there is no earlier release to go back to" in said_cause(failed, 5)
+    assert "nothing.ini" in failed.stderr
+    check_left_as_it_failed(failed, machine)
     edited.restore_files()
     done = edited.fab("deploy")
     assert done.code == 0, done.stderr
     assert edited.visit(address) == Page(1, 1)
+
+
+def check_left_as_it_failed(failed: Result, machine: Machine) -> None:
+    """See that Docker has what the report says: a release that doesn't run, and no other."""
+    said = verdict.report(failed)
+    assert said["previous"] is None
+    image = verdict.definitions(machine)["tally_app"]["TaskTemplate"]["ContainerSpec"]["Image"]
+    assert image.rpartition(":")[2] == said["version"].replace("+", "-")
+    running = {name for name, task in verdict.tasks(machine)
+               if task["Status"]["State"] == "running"}
+    assert "tally_postgres" in running and "tally_app" not in running
+    assert machine.console("docker config ls --quiet --filter label=tally.release").stdout == ""
 
 
 def test_an_engine_that_is_stopped_is_started_again(site: Site, machine: Machine,

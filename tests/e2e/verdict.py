@@ -2,17 +2,25 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stack.differences import compare
+from stack.swarm import BEGUN_ANEW
 from tests.e2e.site import Site
 from tests.lab import Machine, Result
 
-# Each task that should run now: its service, its image as the service names it, its state.
-TASKS = "docker stack ps tally --no-trunc --filter desired-state=running " \
-    "--format '{{.Name}} {{.Image}} {{.CurrentState}}'"
-SERVICES = "docker stack services tally --format '{{.Name}} {{.Replicas}} {{.Image}}' | sort"
-ALL_DEFINITIONS = "docker stack services tally --quiet | xargs docker service inspect"
+SERVICES = "docker stack services tally --quiet | xargs docker service inspect"
+# Each task that should run now.
+TASKS = "docker stack ps tally --quiet --no-trunc --filter desired-state=running | " \
+    "xargs docker inspect --type=task"
+COUNTS = "docker stack services tally --format '{{.Name}} {{.Replicas}}'"
+# Of a container's definition. `docker service inspect` fills in defaults elsewhere, which a task
+# doesn't have.
+COMPARED = ("Image", "Env", "Secrets", "Configs")
+# What a migration that didn't end well may leave in the database: its sessions, its lock.
+MIGRATING = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tally migrations'"
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 
 
 def report(done: Result) -> dict[str, Any]:
@@ -22,30 +30,56 @@ def report(done: Result) -> dict[str, Any]:
     return said
 
 
-def digests(manager: Machine) -> dict[str, str]:
-    """Return each service's image, as its definition pins it."""
-    return {service["Spec"]["Name"]: service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
-            for service in json.loads(manager.console(ALL_DEFINITIONS).stdout)}
+def definitions(manager: Machine) -> dict[str, Any]:
+    """Return each service's whole definition.
+
+    That its update was begun anew makes it no other service.
+    """
+    found = {service["Spec"]["Name"]: service["Spec"] for service in inspected(manager, SERVICES)}
+    for definition in found.values():
+        definition["Labels"].pop(BEGUN_ANEW, None)
+    return found
+
+
+def tasks(manager: Machine) -> list[tuple[str, dict[str, Any]]]:
+    """Return each task that should run now, after its service's name."""
+    names = {service["ID"]: service["Spec"]["Name"] for service in inspected(manager, SERVICES)}
+    return [(names[task["ServiceID"]], task) for task in inspected(manager, TASKS)]
+
+
+def inspected(manager: Machine, line: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(manager.console(line).stdout)
+    return found
 
 
 def check_true(done: Result, manager: Machine, edges: Sequence[Site],
-               before: dict[str, str], version_before: str) -> None:
+               before: Mapping[str, Any], version_before: str) -> None:
     """See that the exit code is the truth about every service, task and edge node.
 
-    Success means that the new version is everywhere; anything else that all is as it was.
+    Success means that the new version is everywhere; anything else that all is as it was:
+    images, environment, secrets, numbers of tasks and whatever else defines a service.
     """
-    after = digests(manager)
-    tasks = [line.split(maxsplit=2) for line in manager.console(TASKS).stdout.splitlines()]
-    for name, image, state in tasks:
-        service = name.rpartition(".")[0]
-        assert image.partition("@")[0] == after[service].partition("@")[0], (name, image)
-        assert state.startswith("Running"), (name, state)
-    running = Counter(name.rpartition(".")[0] for name, _, _ in tasks)
-    for line in manager.console(SERVICES).stdout.splitlines():
+    after, running = definitions(manager), Counter[str]()
+    for name, task in tasks(manager):
+        check_same(compared(after[name]["TaskTemplate"]), compared(task["Spec"]))
+        assert task["Status"]["State"] == "running", (name, task["Status"])
+        running[name] += 1
+    for line in manager.console(COUNTS).stdout.splitlines():
         # Docker's own count of what runs has the tasks of a node that is lost.
         assert line.split()[1].split("/")[1] == str(running[line.split()[0]]), line
     versions = {site.version() for site in edges}
     if done.code == 0:
         assert versions == {report(done)["version"]}
     else:
-        assert (after, versions) == (before, {version_before})
+        check_same(before, after)
+        assert versions == {version_before}
+
+
+def compared(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a task's definition that a service has in the same words."""
+    return {name: task["ContainerSpec"].get(name) for name in COMPARED}
+
+
+def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """See that two definitions are equal; a failure names the fields that aren't."""
+    assert wanted == found, "\n".join(map(str, compare(wanted, found)))

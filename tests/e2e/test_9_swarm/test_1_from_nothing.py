@@ -1,5 +1,6 @@
 """From bare machines behind SSH to one Swarm that serves, and what then holds."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 from paramiko import AuthenticationException, BadAuthenticationType, Ed25519Key, Transport
 
 from tests.e2e.cluster import entry, nothing_changed
-from tests.e2e.laptop import Laptop, quickest, slowness
-from tests.e2e.ports import answering
+from tests.e2e.laptop import Laptop, quickest
+from tests.e2e.ports import reacting
 from tests.e2e.site import Page, Site
 from tests.lab import Lab, Machine
 
@@ -84,7 +85,7 @@ def test_a_second_run_of_both_says_unchanged_and_changes_nothing(
 
 def test_a_second_bootstrap_of_three_machines_takes_less_than_five_seconds(
         laptop: Laptop, swarm: list[Machine]) -> None:
-    assert quickest(3, lambda: second_run(laptop)) < 5 * slowness(laptop)
+    assert quickest(3, lambda: second_run(laptop)) < 5
 
 
 def test_a_plan_for_three_machines_takes_less_than_three_seconds(
@@ -92,15 +93,19 @@ def test_a_plan_for_three_machines_takes_less_than_three_seconds(
     def plan() -> None:
         done = laptop.fab("plan --exit-code")
         assert done.code == 0 and "nothing to do" in done.stdout, done.stdout + done.stderr
-    assert quickest(3, plan) < 3 * slowness(laptop)
+
+    assert quickest(3, plan) < 3
 
 
-def test_from_outside_nothing_answers_but_ssh_and_the_web(swarm: list[Machine]) -> None:
+def test_from_outside_nothing_reacts_but_ssh_and_the_web(swarm: list[Machine]) -> None:
     listening = set().union(*map(listeners, swarm))
     # Otherwise the scan would prove no more than that nothing is there to answer.
     assert CLUSTER | PUBLIC <= listening | {"udp/4789"}
+    # Nor would silence, if the scan couldn't tell it from a refusal.
+    closed = closed_udp_port()
+    assert reacting("127.0.0.1", {closed}) == {closed}
 
-    found = {machine.name: answering(machine.address, listening | WELL_KNOWN | CLUSTER)
+    found = {machine.name: reacting(machine.address, listening | WELL_KNOWN | CLUSTER)
              for machine in swarm}
 
     assert found == {machine.name: PUBLIC for machine in swarm}
@@ -118,6 +123,13 @@ def listeners(machine: Machine) -> set[str]:
     said = machine.console("ss --no-header --listening --numeric --tcp --udp").stdout
     return {f"{line.split()[0]}/{line.split()[4].rpartition(':')[2]}"
             for line in said.splitlines()}
+
+
+def closed_udp_port() -> str:
+    """Return a port of this host on which nobody listens, and in front of which nothing drops."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"udp/{taken.getsockname()[1]}"
 
 
 @contextmanager

@@ -31,9 +31,10 @@ OPTIONAL = "waiting …"
 
 def test_killed_at_every_step_nobody_notices_and_the_last_deploy_is_proven(scene: Scene) -> None:
     scene.change_page("Killed at every step")
+    serving = scene.serving()
 
     with scene.visited():
-        steps = killed_at_every_step(scene.laptop, "deploy")
+        steps = killed_at_every_step(scene.laptop, "deploy", awaited_locks=1)
 
     told = [step for step in steps if step != OPTIONAL]
     assert told[:len(STEPS)] == STEPS
@@ -41,6 +42,7 @@ def test_killed_at_every_step_nobody_notices_and_the_last_deploy_is_proven(scene
     assert sorted(told[len(STEPS):]) == SERVICES
     assert all("Killed at every step" in site.ask().text for site in scene.edges)
     well(scene.fab("plan --exit-code"))
+    serving.check(well(scene.fab("deploy --json")))
     well(scene.fab("status"))
 
 

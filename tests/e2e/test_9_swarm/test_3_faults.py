@@ -56,9 +56,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     pass
 '''
-MIGRATING = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tally migrations'"
-LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 HEAD = "SELECT version_num FROM alembic_version"
+EXPIRY = "docker config inspect tally-lock --format '{{.Spec.Labels.expires}}'"
+# Seconds from one renewal of the lock to the next, and a margin.
+RENEWED = 12
 # Ends a while after Docker, and with it Swarm, has found the task healthy.
 DIES_LATE = """server=$!
 { until [ -e /tmp/was-ready ]; do sleep 0.1; done; sleep 12; kill -KILL $server; } &
@@ -227,8 +228,12 @@ def test_a_migration_that_hangs_is_ended_and_leaves_nothing(scene: Scene) -> Non
 
     with scene.visited(), ThreadPoolExecutor(1) as pool:
         deploy = pool.submit(scene.fab, "deploy --json", env="DEPLOY_TIMEOUT=40")
-        host.wait_until(lambda: deploy.done() or scene.query(MIGRATING) != "0", 120, "a migration")
+        host.wait_until(lambda: deploy.done() or scene.query(verdict.MIGRATING) != "0", 120,
+                        "a migration")
         assert not deploy.done(), deploy.result()
+        expiry = lock_expiry(scene)
+        time.sleep(RENEWED)
+        assert lock_expiry(scene) > expiry
         done = deploy.result()
 
     said = serving.cause(done, 3)
@@ -236,10 +241,16 @@ def test_a_migration_that_hangs_is_ended_and_leaves_nothing(scene: Scene) -> Non
     assert "the running release is untouched" in said
     assert "waiting for ever" in done.stderr
     # Swarm gives a container ten seconds to end by itself.
-    host.wait_until(lambda: scene.query(MIGRATING) == "0", 30, "end of the migration's sessions")
-    assert scene.query(LOCKS) == "0"
+    host.wait_until(lambda: scene.query(verdict.MIGRATING) == "0", 30,
+                    "end of the migration's sessions")
+    assert scene.query(verdict.LOCKS) == "0"
     assert (scene.tasks("app"), scene.query(HEAD)) == (tasks, head)
     assert "tally_migrate" not in scene.holder.console("docker service ls").stdout
+
+
+def lock_expiry(scene: Scene) -> float:
+    """Return when the deploy lock ends unless it is renewed, in Unix time."""
+    return float(scene.holder.console(EXPIRY).stdout)
 
 
 def test_what_dies_a_while_after_it_was_healthy_is_taken_back(scene: Scene) -> None:
@@ -258,11 +269,18 @@ def test_two_bad_deploys_in_a_row_leave_the_last_good_release(scene: Scene) -> N
     serving, known = scene.serving(), remembered(scene)
     # Else the migration, which runs the same code, would fail first.
     scene.replace("docker-stack.yml", "command: [flask, db, upgrade]", "command: ['true']")
+    # So that a restore has more to bring back than the application's image.
+    scene.replace("docker-stack.yml", "pids: 50}", "pids: 60}")
+    env = f"USER_NAME=Mallory APP_REPLICAS={len(scene.tasks('app')) + 1}"
+    planned = well(scene.fab("plan", env=env)).stdout.splitlines()
+    assert {"app: environment.USER_NAME", "app: deploy.replicas",
+            "socket-proxy: deploy.resources.limits.pids"} <= {
+        " ".join(line.split()[:2]) for line in planned}
     for reason in ("broken once", "broken twice"):
         scene.replace("app/__init__.py", "def create_app(",
                       f"raise RuntimeError({reason!r})\n\n\ndef create_app(")
         with scene.visited():
-            done = scene.fab("deploy --json")
+            done = scene.fab("deploy --json", env=env)
         said = serving.cause(done, 4)
         assert f"{serving.version} is restored and proven" in said
         assert reason in done.stderr

@@ -1,23 +1,31 @@
-"""Machines that the inventory names later join what runs, and nothing of it is disturbed."""
+"""Machines that are named later join what runs, change their roles, and disturb nothing of it."""
 
 import pytest
 
-from tests.e2e.cluster import entry, nothing_changed
-from tests.e2e.laptop import Laptop, quickest, slowness
-from tests.lab import Machine
+from tests.e2e.cluster import entry, nothing_changed, on_all
+from tests.e2e.laptop import Laptop, quickest
+from tests.lab import Machine, host
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 NODES = "docker node ls --format '{{.Hostname}} {{.Status}} {{.ManagerStatus}}'"
-TASKS = "docker stack ps tally --quiet --no-trunc --filter desired-state=running | sort"
+TASKS = "docker stack ps tally --quiet --no-trunc --filter desired-state=running"
+# What runs on the managers alone, or on those of them that are edges, which is all by default.
+OF_MANAGERS = "docker ps --quiet --filter name=tally_traefik --filter name=tally_socket-proxy"
 
 
 @pytest.fixture(scope="module")
 def five(laptop: Laptop, swarm: list[Machine], spare: list[Machine]) -> list[Machine]:
     """The three managers and two workers, in the inventory and not yet in the Swarm."""
-    laptop.choose([*(entry(machine) for machine in swarm),
-                   *(entry(machine, "worker") for machine in spare)])
-    return [*swarm, *spare]
+    five = [*swarm, *spare]
+    choose(laptop, five, "worker")
+    return five
+
+
+def choose(laptop: Laptop, five: list[Machine], role: str) -> None:
+    """Name three managers, and the two others in a role."""
+    laptop.choose([*(entry(machine) for machine in five[:3]),
+                   *(entry(machine, role) for machine in five[3:])])
 
 
 def bootstrapped(laptop: Laptop) -> str:
@@ -26,17 +34,31 @@ def bootstrapped(laptop: Laptop) -> str:
     return done.stdout
 
 
+def states(manager: Machine) -> dict[str, list[str]]:
+    """Return each node's state and, of a manager, its part among them."""
+    return {line.split()[0]: line.split()[1:]
+            for line in manager.console(NODES).stdout.splitlines()}
+
+
+def tasks(manager: Machine) -> set[str]:
+    """Return the ids of the site's tasks that should run."""
+    return set(manager.console(TASKS).stdout.split())
+
+
+def wait_well(laptop: Laptop) -> None:
+    host.wait_until(lambda: laptop.fab("status").code == 0, 120, "all well")
+
+
 def test_two_workers_join_and_what_runs_stays_as_it_is(
         laptop: Laptop, five: list[Machine]) -> None:
-    before = five[0].console(TASKS).stdout
+    before = tasks(five[0])
 
     bootstrapped(laptop)
 
-    states = {line.split()[0]: line.split()[1:] for line in
-              five[0].console(NODES).stdout.splitlines()}
-    assert [states[machine.name] for machine in five[3:]] == [["Ready"], ["Ready"]]
-    assert [states[machine.name][0] for machine in five[:3]] == ["Ready"] * 3
-    assert five[0].console(TASKS).stdout == before
+    found = states(five[0])
+    assert [found[machine.name] for machine in five[3:]] == [["Ready"], ["Ready"]]
+    assert [found[machine.name][0] for machine in five[:3]] == ["Ready"] * 3
+    assert tasks(five[0]) == before
     for machine in five:
         assert set(machine.console("grep --invert-match ^# /etc/tally/peers").stdout.split()) \
             == {other.address for other in five if other is not machine}
@@ -46,4 +68,46 @@ def test_a_second_bootstrap_of_five_machines_changes_nothing_in_less_than_eight_
         laptop: Laptop, five: list[Machine]) -> None:
     bootstrapped(laptop)
     with nothing_changed(five):
-        assert quickest(3, lambda: bootstrapped(laptop)) < 8 * slowness(laptop)
+        assert quickest(3, lambda: bootstrapped(laptop)) < 8
+
+
+def test_workers_that_are_named_managers_become_managers_and_edges(
+        laptop: Laptop, five: list[Machine]) -> None:
+    before = tasks(five[0])
+    choose(laptop, five, "manager")
+
+    told = bootstrapped(laptop)
+
+    for machine in five[3:]:
+        assert f"{machine.address} is now a manager" in told
+    # Asks for the version at each edge, so at the new ones as well.
+    wait_well(laptop)
+    assert sorted(states(five[0]).values()) == [["Ready", "Leader"], *[["Ready", "Reachable"]] * 4]
+    after = tasks(five[0])
+    assert before <= after and len(after - before) == 4
+
+
+def test_a_second_bootstrap_of_five_managers_changes_nothing_in_less_than_eight_seconds(
+        laptop: Laptop, five: list[Machine]) -> None:
+    with nothing_changed(five):
+        assert quickest(3, lambda: bootstrapped(laptop)) < 8
+
+
+def test_managers_that_are_named_workers_again_leave_all_as_it_was(
+        laptop: Laptop, five: list[Machine]) -> None:
+    before = tasks(five[0])
+    choose(laptop, five, "worker")
+
+    told = bootstrapped(laptop)
+
+    for machine in five[3:]:
+        assert f"{machine.address} is now a worker" in told
+    host.wait_until(lambda: not any(on_all(five[3:], OF_MANAGERS)), 60,
+                    "end of what runs on managers alone")
+    wait_well(laptop)
+    found = states(five[0])
+    assert [found[machine.name] for machine in five[3:]] == [["Ready"], ["Ready"]]
+    assert sorted(found[machine.name] for machine in five[:3]) == [
+        ["Ready", "Leader"], *[["Ready", "Reachable"]] * 2]
+    after = tasks(five[0])
+    assert after <= before and len(before - after) == 4

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.e2e import crowd
-from tests.e2e.cluster import entry
+from tests.e2e.cluster import entry, on_all
 from tests.e2e.faults import Scene
 from tests.e2e.laptop import Laptop
 from tests.e2e.site import Site, lines
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 NODES = "docker node ls --format '{{.Hostname}} {{.Status}} {{.Availability}} {{.ManagerStatus}}'"
 PLACES = "docker service ps tally_app --filter desired-state=running --format {{.Node}}"
+# Also of tasks that were told to end.
+STATES = "docker service ps tally_app --format {{.CurrentState}}"
+CONTAINERS = "docker ps --quiet --filter label=com.docker.swarm.service.name=tally_app"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,23 @@ def strangers(lab: Lab) -> Iterator[list[str]]:
     return iter(lambda: [next(addresses) for _ in range(5)], [])
 
 
+@pytest.fixture
+def asked(laptop: Laptop, five: list[Machine]) -> Iterator[Machine]:
+    """The manager that commands ask, which has none of the application's two tasks."""
+    asked = next(machine for machine in five[:3] if machine.name not in places(five[0]))
+    workers = [entry(machine, "worker") for machine in five[3:]]
+    # Of several managers, commands ask the first that the inventory names.
+    laptop.choose([entry(asked), *(entry(machine) for machine in five[:3] if machine is not asked),
+                   *workers], ssh=key_for_openssh(laptop))
+    yield asked
+    laptop.choose([*(entry(machine) for machine in five[:3]), *workers])
+
+
+def key_for_openssh(laptop: Laptop) -> dict[str, str]:
+    """Name the key: unlike ./fab, OpenSSH looks in the home of the user, whatever HOME says."""
+    return {"key": str(laptop.home / ".ssh/id_ed25519")}
+
+
 def well(done: Result) -> str:
     assert done.code == 0, done.stdout + done.stderr
     return done.stdout
@@ -55,13 +75,45 @@ def places(machine: Machine) -> list[str]:
     return sorted(machine.console(PLACES).stdout.split())
 
 
+def running(machine: Machine) -> int:
+    """Return how many of the application's tasks run, those that were told to end among them."""
+    states = machine.console(STATES).stdout.splitlines()
+    return sum(state.startswith("Running") for state in states)
+
+
+def test_a_command_finds_its_container_though_the_manager_that_it_asks_has_none(
+        laptop: Laptop, five: list[Machine], asked: Machine) -> None:
+    found = dict(zip([machine.name for machine in five], on_all(five, CONTAINERS)))
+    assert found[asked.name] == ""
+
+    # A container's own name is the beginning of its id.
+    said = well(laptop.fab("exec app -- cat /etc/hostname"))
+    assert said.strip() in "".join(found.values()).split()
+    logged = well(laptop.fab("logs app"))
+    assert [name for name in places(asked) if f"@{name} " not in logged] == []
+
+
 def test_scaled_out_every_node_has_a_task_and_nobody_is_turned_away(
         laptop: Laptop, five: list[Machine], edges: list[Site],
         strangers: Iterator[list[str]]) -> None:
     with crowd.crowd(edges, next(strangers)) as visitors:
-        well(laptop.fab("scale app=5"))
+        well(laptop.fab("scale app=7"))
 
     crowd.check(visitors, least=200)
+    assert len(places(five[0])) == running(five[0]) == 7
+    assert set(places(five[0])) == {machine.name for machine in five}
+
+
+def test_scaled_in_every_node_keeps_a_task_and_nobody_is_turned_away(
+        laptop: Laptop, five: list[Machine], edges: list[Site],
+        strangers: Iterator[list[str]]) -> None:
+    with crowd.crowd(edges, next(strangers)) as visitors:
+        well(laptop.fab("scale app=5"))
+        # Those that go still serve for a while.
+        host.wait_until(lambda: running(five[0]) == 5, 60, "end of the others")
+
+    crowd.check(visitors, least=100)
+    # Swarm takes from the nodes that have the most.
     assert places(five[0]) == sorted(machine.name for machine in five)
 
 
@@ -131,9 +183,8 @@ def test_the_node_with_the_data_stays(
 
 def test_a_command_finds_the_container_and_the_machine(
         laptop: Laptop, five: list[Machine]) -> None:
-    # Unlike ./fab, OpenSSH looks for keys in the home of the user, whatever HOME says.
     laptop.choose([*(entry(machine) for machine in five[:3]), entry(five[3], "worker")],
-                  ssh={"key": str(laptop.home / ".ssh/id_ed25519")})
+                  ssh=key_for_openssh(laptop))
     assert "postgres" in well(laptop.fab("exec postgres -- cat /proc/1/comm"))
     assert well(laptop.fab(f"ssh {five[1].address} -- hostname")) == f"{five[1].name}\n"
     assert "database system is ready" in well(laptop.fab("logs postgres"))

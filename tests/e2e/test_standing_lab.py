@@ -1,0 +1,47 @@
+"""Machines to try things by hand: they come, let a person in, and leave nothing behind."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stack.settings import ROOT
+from tests.lab import Result
+from tests.lab.test_lab import leftovers
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+
+def fab(*arguments: str, typed: str = "") -> Result:
+    """Run ./fab in this checkout, as a person who types something into it."""
+    done = subprocess.run([ROOT / "fab", *arguments], input=typed, capture_output=True, text=True,
+                          timeout=600)
+    return Result(done.stdout, done.stderr, done.returncode)
+
+
+def test_two_machines_stand_until_they_are_taken_down() -> None:
+    up = fab("lab.up", "--machines", "2")
+    # Those that stand already are somebody's, and stay.
+    assert up.code == 0, up.stdout + up.stderr
+    try:
+        directory = lab_directory(up)
+        there = leftovers(directory)
+        inside = fab("lab.ssh", "--name", "machine2", typed="hostname; id --user --name\n")
+    finally:
+        down = fab("lab.down")
+
+    assert up.stdout.startswith("2 machines up in ")
+    assert there == {"processes", "namespaces", "links", "rules", "disks", "files"}
+    assert inside.code == 0, inside.stderr
+    # The machine may greet first.
+    assert inside.stdout.splitlines()[-2:] == ["machine2", "deploy"]
+    assert (down.code, down.stdout) == (0, "The lab is down.\n"), down.stderr
+    assert leftovers(directory) == set()
+
+
+def lab_directory(up: Result) -> Path:
+    """Return where the machines' files are: the key is among them."""
+    found = re.search("^SSH key: (.*), user deploy$", up.stdout, re.MULTILINE)
+    assert found, up.stdout
+    return Path(found[1]).parent
