@@ -171,10 +171,12 @@ def lab_up(context: Connection, machines: str = "1") -> None:
     lab.run("up", "--machines", machines)
 
 
-@task(name="ssh", help={"name": "the machine", "user": "deploy or root"})
-def lab_ssh(context: Connection, name: str = "machine1", user: str = "deploy") -> None:
-    """Log in to a test machine."""
-    lab.run("ssh", "--user", user, name)
+@task(name="ssh", help={"name": "the machine", "user": "deploy or root",
+                        "command": "what to run; better typed after --"})
+def lab_ssh(context: Connection, name: str = "machine1", user: str = "deploy",
+            command: str = "") -> None:
+    """Log in to a test machine, or run a command on it after --."""
+    lab.run("ssh", "--user", user, name, *([command] if command else []))
 
 
 @task(name="down")

@@ -28,6 +28,7 @@ def test_two_machines_stand_until_they_are_taken_down() -> None:
         directory = lab_directory(up)
         there = leftovers(directory)
         inside = fab("lab.ssh", "--name", "machine2", typed="hostname; id --user --name\n")
+        named = fab("lab.ssh", "--name", "machine2", "--user", "root", "--", "id", "--user")
     finally:
         down = fab("lab.down")
 
@@ -36,6 +37,7 @@ def test_two_machines_stand_until_they_are_taken_down() -> None:
     assert inside.code == 0, inside.stderr
     # The machine may greet first.
     assert inside.stdout.splitlines()[-2:] == ["machine2", "deploy"]
+    assert (named.code, named.stdout) == (0, "0\n"), named.stderr
     assert (down.code, down.stdout) == (0, "The lab is down.\n"), down.stderr
     assert leftovers(directory) == set()
 

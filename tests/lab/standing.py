@@ -44,7 +44,7 @@ def up(machines: int) -> None:
     host.require()
     if (state := _running()) is not None:
         raise LabError(f"{len(state.machines)} machines are up; "
-                       "end them first: python -m tests.lab down")
+                       "end them first: ./fab lab.down")
     started = time.monotonic()
     cache_directory().mkdir(parents=True, exist_ok=True)
     with _log().open("w", encoding="utf-8") as log:
@@ -103,9 +103,9 @@ def _wait_for(holder: subprocess.Popen[bytes]) -> None:
 def _describe(state: State, seconds: float) -> None:
     print(f"{len(state.machines)} machines up in {seconds:.0f} s:")
     for name, address in state.machines.items():
-        print(f"  {name}  {address}  python -m tests.lab ssh {name}")
+        print(f"  {name}  {address}  ./fab lab.ssh --name {name}")
     print(f"SSH key: {Keys(Path(state.directory)).private}, user deploy")
-    print("End them: python -m tests.lab down")
+    print("End them: ./fab lab.down")
 
 
 def _running() -> State | None:
@@ -121,7 +121,7 @@ def _running() -> State | None:
 def _need() -> State:
     state = _running()
     if state is None:
-        raise LabError("no machines are up: python -m tests.lab up")
+        raise LabError("no machines are up: ./fab lab.up")
     return state
 
 
