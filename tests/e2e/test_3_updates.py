@@ -223,10 +223,14 @@ def test_a_deploy_that_fails_more_requests_than_allowed_is_taken_back(edited: Si
     # A task that stops at once is asked until Traefik has noticed.
     edited.replace("docker-stack.yml", 'DRAIN_SECONDS: "4"', 'DRAIN_SECONDS: "0"')
     edited.replace("stack/images/traefik/traefik.yml", "refreshSeconds: 1", "refreshSeconds: 2")
-    done = edited.fab("deploy --probe-budget 0")
-    assert done.code == 4, done.stdout + done.stderr
-    assert "requests failed meanwhile, the budget is 0" in lines(done)[-1]
+    done = edited.fab("deploy --probe-budget 0 --json")
+    failed = verdict.report(done)["probe"]["failures"]
+    assert said_cause(done, 4).startswith(
+        f"the update failed: {failed} requests failed meanwhile, the budget is 0")
+    assert verdict.report(done)["restore_probe"]["requests"] > 0
     assert edited.version() == version
+    listed = edited.fab("releases").stdout.splitlines()[1]
+    assert f" {failed} of {verdict.report(done)['probe']['requests']} " in listed
 
 
 def test_a_page_that_can_not_be_rendered_is_taken_back(edited: Site, address: str) -> None:

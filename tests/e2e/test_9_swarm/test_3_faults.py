@@ -7,7 +7,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -208,6 +208,21 @@ def image_deleted(registry: Machine, image: str) -> Iterator[None]:
                          f"--header 'Content-Type: {MANIFEST}' {url}{tag}")
 
 
+def test_an_image_that_the_inventory_names_is_looked_up_before_anything_is_begun(
+        scene: Scene) -> None:
+    nodes = [entry(machine) for machine in scene.machines]
+    container = scene.serving().definitions["tally_traefik"]["TaskTemplate"]["ContainerSpec"]
+    there = container["Image"].partition("@")[0]
+
+    scene.laptop.choose(nodes, images={"traefik": f"{there}-missing"})
+    said = refusal(scene, "deploy")
+    assert said.startswith(f"the image {there}-missing can't be found (")
+
+    # By its digest it is what runs.
+    scene.laptop.choose(nodes, images={"traefik": there})
+    assert "traefik:" not in well(scene.fab("plan")).stdout
+
+
 def test_a_full_disk_is_named_before_anything_is_begun(scene: Scene) -> None:
     scene.change_page("On a full disk")
     anna, berta, carla = scene.machines
@@ -225,21 +240,24 @@ def test_a_full_disk_is_named_before_anything_is_begun(scene: Scene) -> None:
 def test_a_migration_that_hangs_is_ended_and_leaves_nothing(scene: Scene) -> None:
     serving, tasks, head = scene.serving(), scene.tasks("app"), scene.query(HEAD)
     scene.write("migrations/versions/9999_hanging.py", HANGING.format(head=head))
+    told = scene.laptop.home / "told"
 
     with scene.visited(), ThreadPoolExecutor(1) as pool:
-        deploy = pool.submit(scene.fab, "deploy --json", env="DEPLOY_TIMEOUT=40")
+        deploy = pool.submit(scene.fab, f"deploy --json 2> {told}", env="DEPLOY_TIMEOUT=40")
         host.wait_until(lambda: deploy.done() or scene.query(verdict.MIGRATING) != "0", 120,
                         "a migration")
         assert not deploy.done(), deploy.result()
         expiry = lock_expiry(scene)
         time.sleep(RENEWED)
         assert lock_expiry(scene) > expiry
-        done = deploy.result()
+        # While it hangs.
+        assert "waiting for ever" in told.read_text() and not deploy.done()
+        done = replace(deploy.result(), stderr=told.read_text())
 
     said = serving.cause(done, 3)
     assert said.startswith("the migration timed out (its task was running: started)")
     assert "the running release is untouched" in said
-    assert "waiting for ever" in done.stderr
+    assert done.stderr.count("waiting for ever") == 1
     # Swarm gives a container ten seconds to end by itself.
     host.wait_until(lambda: scene.query(verdict.MIGRATING) == "0", 30,
                     "end of the migration's sessions")
