@@ -34,6 +34,14 @@ def bootstrapped(laptop: Laptop) -> str:
     return done.stdout
 
 
+def give_role(laptop: Laptop, five: list[Machine], role: str) -> None:
+    """Name the two others in a role, and see bootstrap give it to them."""
+    choose(laptop, five, role)
+    told = bootstrapped(laptop)
+    for machine in five[3:]:
+        assert f"{machine.address} is now a {role}" in told
+
+
 def states(manager: Machine) -> dict[str, list[str]]:
     """Return each node's state and, of a manager, its part among them."""
     return {line.split()[0]: line.split()[1:]
@@ -74,12 +82,9 @@ def test_a_second_bootstrap_of_five_machines_changes_nothing_in_less_than_eight_
 def test_workers_that_are_named_managers_become_managers_and_edges(
         laptop: Laptop, five: list[Machine]) -> None:
     before = tasks(five[0])
-    choose(laptop, five, "manager")
 
-    told = bootstrapped(laptop)
+    give_role(laptop, five, "manager")
 
-    for machine in five[3:]:
-        assert f"{machine.address} is now a manager" in told
     # Asks for the version at each edge, so at the new ones as well.
     wait_well(laptop)
     assert sorted(states(five[0]).values()) == [["Ready", "Leader"], *[["Ready", "Reachable"]] * 4]
@@ -96,12 +101,9 @@ def test_a_second_bootstrap_of_five_managers_changes_nothing_in_less_than_eight_
 def test_managers_that_are_named_workers_again_leave_all_as_it_was(
         laptop: Laptop, five: list[Machine]) -> None:
     before = tasks(five[0])
-    choose(laptop, five, "worker")
 
-    told = bootstrapped(laptop)
+    give_role(laptop, five, "worker")
 
-    for machine in five[3:]:
-        assert f"{machine.address} is now a worker" in told
     host.wait_until(lambda: not any(on_all(five[3:], OF_MANAGERS)), 60,
                     "end of what runs on managers alone")
     wait_well(laptop)
