@@ -11,6 +11,7 @@ from stack import plan as planning
 from stack import release, rings
 from stack import rollback as rolling_back
 from stack import scaling, shell
+from stack import logs as reading
 from stack import status as watching
 
 
@@ -57,7 +58,7 @@ def status(context: Connection) -> None:
             "follow": "go on until Ctrl-C", "lines": "how many of the last lines"})
 def logs(context: Connection, service: str, follow: bool = False, lines: str = "100") -> None:
     """Show a service's log, of all its tasks wherever they run."""
-    watching.logs(service, follow, lines)
+    reading.logs(service, follow, lines)
 
 
 @task(name="exec", help={"service": "app, postgres, traefik or socket-proxy",

@@ -143,10 +143,6 @@ class DockerCli:
         return self._run(self.commands[0], ["stack", *arguments], stdin=stdin, host=host,
                          timeout=STACK_TIMEOUT)
 
-    def service_logs(self, *arguments: str) -> list[str]:
-        """Return the command that follows a service's logs."""
-        return [self.commands[0], "--host", HOST, "service", "logs", *arguments]
-
     def build(self, *arguments: str, cwd: PurePath) -> Completed:
         """Run `docker build …` with BuildKit."""
         return self._run(self.builder, ["build", "--progress=plain", *arguments], cwd=cwd)

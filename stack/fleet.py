@@ -243,9 +243,6 @@ class AnyManager(Machine):
             timeout: float | None = None) -> Completed:
         return self.current.run(command, stdin=stdin, env=env, cwd=cwd, timeout=timeout)
 
-    def stream(self, command: Sequence[str]) -> int:
-        return self.current.stream(command)
-
     def holding(self, folder: Path) -> AbstractContextManager[PurePath]:
         return self.current.holding(folder)
 

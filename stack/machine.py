@@ -87,10 +87,6 @@ class Machine(ABC):
         """
 
     @abstractmethod
-    def stream(self, command: Sequence[str]) -> int:
-        """Run a command whose output goes to this program's own; return its code."""
-
-    @abstractmethod
     def holding(self, folder: Path) -> AbstractContextManager[PurePath]:
         """Have a folder of this program's machine there, for a while, and give its path."""
 
@@ -143,9 +139,6 @@ class LocalMachine(Machine):
         except OSError as error:
             return Completed(126, "", f"{command[0]}: {error.strerror}")
         return Completed(done.returncode, done.stdout, done.stderr)
-
-    def stream(self, command: Sequence[str]) -> int:
-        return subprocess.run(command).returncode
 
     @contextmanager
     def holding(self, folder: Path) -> Iterator[PurePath]:

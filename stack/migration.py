@@ -18,10 +18,11 @@ from docker.utils import parse_bytes
 
 from stack import console
 from stack.definition import Stack
-from stack.engine import DockerCli
 from stack.errors import MigrationFailed, OperatorError, Refused
+from stack.logs import FAILURES, Reader
 from stack.machine import Machine
 from stack.swarm import STACK
+from stack.target import Target
 from stack.version import Version
 
 # What the job takes from the app, and what only a running service needs. Any
@@ -43,29 +44,30 @@ PATIENCE, LOG_POLL = 3.0, 1.0
 ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
-def run(client: docker.DockerClient, cli: DockerCli, stack: Stack, version: Version,
-        timeout: float) -> str:
+def run(target: Target, stack: Stack, version: Version) -> str:
     """Run the migration to its end and return its log's last line.
 
-    `timeout` is in seconds. The log of a job that takes long is printed as it comes.
-    Raises MigrationFailed, after printing the job's log; the running release is untouched then.
+    The log of a job that takes long is printed as it comes. Raises MigrationFailed, after
+    printing the job's log, also after DEPLOY_TIMEOUT; the running release is untouched then.
     """
+    client, machine = target.client, target.machine
     name = f"{STACK}_migrate-{version.tag.replace('.', '-')}"
-    remove_all(client, cli.machine)
+    remove_all(client, machine)
     service = client.api.create_service(
         task_template(client, stack), name=name,
         # Not the stack's own label: Docker 20.10 never forgets a removed job's tasks
         # (moby#44312), and `docker stack ps` is to show what runs.
         labels={LABEL: version.tag},
         mode=ServiceMode("replicated-job", replicas=1, concurrency=1))
-    log = Log(cli, name)
+    log = Log(Reader(target, "migration", {"service": service["ID"]}))
     try:
-        state, cause = _wait(client, cli.machine, service["ID"], time.monotonic() + timeout, log)
+        deadline = time.monotonic() + target.settings.deploy_timeout
+        state, cause = _wait(client, machine, service["ID"], deadline, log)
         log.complete()
     finally:
         # What can't be removed now is by the next migration; how this one ended matters more.
         with suppress(OperatorError, DockerException, requests.RequestException):
-            remove_all(client, cli.machine)
+            remove_all(client, machine)
     if state != "complete":
         log.tell(most=40)
         raise MigrationFailed(f"the migration {state} ({cause}); the running release is untouched",
@@ -152,8 +154,8 @@ def _wait(client: docker.DockerClient, machine: Machine, service: str, deadline:
 class Log:
     """What the job has said, as far as that can be fetched: how it ended matters more."""
 
-    def __init__(self, cli: DockerCli, name: str) -> None:
-        self._cli, self._name = cli, name
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self.lines: list[str] = []
         self._told = 0
         self._next = time.monotonic() + PATIENCE
@@ -162,26 +164,27 @@ class Log:
         """Print what is new, from time to time."""
         if time.monotonic() < self._next:
             return
-        with suppress(OperatorError):
-            self.lines = self._fetch()
+        with suppress(*FAILURES):
+            self._read()
         self.tell()
         self._next = time.monotonic() + LOG_POLL
 
     def complete(self) -> None:
-        """Fetch the rest, or say why that can't be done."""
+        """Read the rest, or say why that can't be done."""
         try:
-            self.lines = self._fetch()
-        except OperatorError as error:
-            self.lines.append(str(error))
+            self._read()
+            causes = list(self._reader.unread.values())
+        except FAILURES as error:
+            causes = [str(error)]
+        self.lines += [f"its log can't be read: {cause}" for cause in causes]
 
     def tell(self, most: int = 200) -> None:
         """Print what wasn't printed yet; of much the last lines."""
         console.block(self.lines[self._told:][-most:])
-        self._told = max(self._told, len(self.lines))
+        self._told = len(self.lines)
 
-    def _fetch(self) -> list[str]:
-        done = self._cli.machine.run(self._cli.service_logs("--raw", self._name), timeout=20)
-        return (done.stdout + done.stderr).strip().splitlines()
+    def _read(self) -> None:
+        self.lines += [line.text for line in self._reader.read()]
 
 
 def remove_all(client: docker.DockerClient, *machines: Machine) -> None:

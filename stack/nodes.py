@@ -8,7 +8,7 @@ from typing import Any
 import docker
 import requests
 
-from stack import console, engine, joining, lock, peers, probe, records, rollout
+from stack import console, engine, joining, lock, logs, peers, probe, records, rollout
 from stack.console import step
 from stack.definition import Stack
 from stack.errors import OperatorError, Refused
@@ -191,11 +191,11 @@ def wait_moved(target: Target, service: Stack, name: str, node_id: str) -> None:
     try:
         while has_task(target.client, name, node_id):
             if time.monotonic() > deadline:
-                raise rollout.NotArrived("its tasks found no other node", [])
+                raise rollout.NotArrived("its tasks found no other node")
             time.sleep(0.5)
-        rollout.wait(target.client, target.cli, service, target.settings.deploy_timeout, held=0)
+        rollout.wait(target.client, target.machine, service, target.settings.deploy_timeout, held=0)
     except rollout.NotArrived as failure:
-        console.block(failure.log)
+        logs.tell_cause(target, failure)
         raise OperatorError(f"{name} could not move: {failure.cause}; the node was not drained",
                             "./fab status") from failure
 
@@ -260,10 +260,10 @@ def settle(target: Target, stack: Stack, without: Node | None = None) -> None:
     names = [name for name in stack.services if name not in stopped]
     with step("settled") as current:
         try:
-            rollout.wait(target.client, target.cli, stack.only(*names),
+            rollout.wait(target.client, target.machine, stack.only(*names),
                          target.settings.deploy_timeout)
         except rollout.NotArrived as failure:
-            console.block(failure.log)
+            logs.tell_cause(target, failure)
             raise OperatorError(f"the tasks didn't settle: {failure.cause}",
                                 "./fab status") from failure
         current.found("every service has all of its tasks")

@@ -10,7 +10,7 @@ from typing import NoReturn
 import requests
 from docker.errors import DockerException
 
-from stack import console, probe, records, rollout
+from stack import console, logs, probe, records, rollout
 from stack.console import step
 from stack.definition import Stack
 from stack.errors import Locked, OperatorError, Refused, RestoreFailed, UpdateFailed
@@ -46,7 +46,7 @@ def confirm_unchanged(target: Target, current: Record) -> None:
     try:
         verdict(target, current.stack, current.version)
     except rollout.NotArrived as failure:
-        console.block(failure.log)
+        logs.tell_cause(target, failure)
         raise Refused(f"nothing is to be changed, but not all is well: {failure.cause}",
                       "./fab status") from failure
 
@@ -70,7 +70,7 @@ def roll_out(target: Target, stack: Stack, wanted: str, budget: float = math.inf
                 current.found(str(met))
     if met.failures > budget:
         raise rollout.NotArrived(f"{met.failures} requests failed meanwhile, "
-                                 f"the budget is {budget:.0f}", [])
+                                 f"the budget is {budget:.0f}")
     return met
 
 
@@ -79,7 +79,7 @@ def replace(target: Target, stack: Stack, wanted: str) -> None:
     with step("update") as current:
         current.doing("replacing tasks, one at a time")
         rollout.apply(target.cli, stack, prune=True)
-        rollout.wait(target.client, target.cli, stack, patience(target, stack))
+        rollout.wait(target.client, target.machine, stack, patience(target, stack))
         current.changed("every task is up to date, healthy and stayed so")
     verdict(target, stack, wanted)
 
@@ -92,7 +92,7 @@ def patience(target: Target, stack: Stack) -> float:
 def verdict(target: Target, stack: Stack, wanted: str) -> None:
     """See every task running and the version served to visitors."""
     with step("verdict") as current:
-        rollout.wait(target.client, target.cli, stack, patience(target, stack), held=0)
+        rollout.wait(target.client, target.machine, stack, patience(target, stack), held=0)
         rollout.prove(target.edges, stack.http_port, wanted)
         current.found(f"{wanted} runs and is served")
 
@@ -117,7 +117,7 @@ def give_back(target: Target, failure: Exception, previous: Record | None) -> No
     """Restore the whole previous release and end with the update's failure."""
     cause = failure.cause if isinstance(failure, OperatorError) else str(failure)
     if isinstance(failure, rollout.NotArrived):
-        console.block(failure.log)
+        logs.tell_cause(target, failure)
     if previous is None:
         raise RestoreFailed(f"the update failed: {cause}; there is no earlier release to "
                             "go back to", "mend it, then ./fab deploy") from failure

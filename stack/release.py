@@ -12,8 +12,8 @@ import requests
 from docker.errors import DockerException
 
 from stack import (
-    attempts, console, engine, images, lock, migration, preparation, proof, records, report,
-    rollout)
+    attempts, console, engine, images, lock, logs, migration, preparation, proof, records,
+    report, rollout)
 from stack.console import step
 from stack.definition import Stack
 from stack.errors import MigrationFailed, Refused, RestoreFailed
@@ -154,17 +154,17 @@ def _migrate(target: Target, wanted: Wanted, first: bool) -> None:
             current.changed("started")
     with step("schema") as current:
         current.doing("migrating")
-        current.changed(migration.run(target.client, target.cli, wanted.stack, wanted.release,
-                                      target.settings.deploy_timeout))
+        current.changed(migration.run(target, wanted.stack, wanted.release))
 
 
 def start_database(target: Target, database: Stack) -> None:
     """Start Postgres before there is anything else; raises MigrationFailed."""
     try:
         rollout.apply(target.cli, database, prune=False)
-        rollout.wait(target.client, target.cli, database, target.settings.deploy_timeout, held=0)
+        rollout.wait(target.client, target.machine, database, target.settings.deploy_timeout,
+                     held=0)
     except rollout.NotArrived as failure:
-        console.block(failure.log)
+        logs.tell_cause(target, failure)
         raise MigrationFailed(f"the database didn't start: {failure.cause}",
                               "./fab logs postgres") from failure
 

@@ -3,7 +3,6 @@
 import logging
 import shlex
 import socket
-import sys
 import tarfile
 import tempfile
 import threading
@@ -187,15 +186,6 @@ class RemoteMachine(Machine):
         if timeout is not None and done.code == 124:
             return Completed(124, done.stdout, f"no answer within {timeout:.0f} s")
         return done
-
-    def stream(self, command: Sequence[str]) -> int:
-        channel = self._start(command[0], shlex.join(command))
-        channel.set_combine_stderr(True)
-        _feed(channel, None)
-        for data in self._output(channel, command[0]):
-            sys.stdout.buffer.write(data)
-            sys.stdout.flush()
-        return self._code(channel, command)
 
     @contextmanager
     def holding(self, folder: Path) -> Iterator[PurePath]:

@@ -28,11 +28,12 @@ SILENCE = 15.0
 
 
 class NotArrived(OperatorError):
-    """The stack isn't running as wanted; carries what to show of the culprit's log."""
+    """The stack isn't running as wanted; carries what Docker said, or the task to blame."""
 
-    def __init__(self, cause: str, log: list[str]) -> None:
+    def __init__(self, cause: str, *, said: list[str] | None = None, task: str = "") -> None:
         super().__init__(cause)
-        self.log = log
+        self.said = said or []
+        self.task = task
 
 
 def apply(cli: DockerCli, stack: Stack, *, prune: bool) -> None:
@@ -53,9 +54,10 @@ def apply(cli: DockerCli, stack: Stack, *, prune: bool) -> None:
         done = cli.stack(*command, stdin=stack.text())
     said = (done.stdout + done.stderr).strip().splitlines()
     if not done.ok:
-        raise NotArrived(f"docker stack deploy refused the stack: {done.last_line}", said[-10:])
+        raise NotArrived(f"docker stack deploy refused the stack: {done.last_line}",
+                         said=said[-10:])
     if ignored := _left_out(done):
-        raise NotArrived(f"docker stack deploy left something out: {ignored}", said)
+        raise NotArrived(f"docker stack deploy left something out: {ignored}", said=said)
 
 
 def check(cli: DockerCli, stack: Stack) -> str:
@@ -110,7 +112,7 @@ class Steadiness:
         return self._since + self._needed - time.monotonic()
 
 
-def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: float,
+def wait(client: docker.DockerClient, machine: Machine, stack: Stack, timeout: float,
          held: float = HELD) -> None:
     """Wait until every service runs as wanted, and stays so for `held` seconds or more.
 
@@ -118,20 +120,20 @@ def wait(client: docker.DockerClient, cli: DockerCli, stack: Stack, timeout: flo
     after `timeout` seconds; and where no manager can be reached any more, at once.
     """
     deadline, steadiness = time.monotonic() + timeout, Steadiness(held)
-    managers, stalls = Managers(client, cli.machine), Stalls(client)
+    managers, stalls = Managers(client, machine), Stalls(client)
     with live.shown(client) as show:
         while True:
             now = look(client, stack)
             show(now)
             managers.require_answer(now)
-            _give_up_if_broken(cli, now)
+            _give_up_if_broken(now)
             if steadiness.believes(now):
                 return
             waiting = [service.name for service in now if not service.settled]
             for name, cause in stalls.end(waiting).items():
                 console.say(f"  {name:<14} Swarm {cause}: its update has begun anew")
             if time.monotonic() > deadline:
-                _give_up_late(client, cli, now, timeout)
+                _give_up_late(client, now, timeout)
             # The last look is taken as soon as it can be the last.
             left = steadiness.left
             time.sleep(left if 0 < left < POLL else POLL)
@@ -149,7 +151,7 @@ class Managers:
         if any(service.wanted for service in now):
             self._heard = time.monotonic()
         if not self._machine.alive:
-            raise NotArrived("no manager answers any more", [])
+            raise NotArrived("no manager answers any more")
         if time.monotonic() - self._heard > SILENCE:
             self._machine.pass_over()
             # Its connections would stay with the manager that they were opened to.
@@ -165,18 +167,17 @@ def look(client: docker.DockerClient, stack: Stack) -> list[Progress]:
         return [Progress(name, 0, 0) for name in stack.services]
 
 
-def _give_up_if_broken(cli: DockerCli, now: list[Progress]) -> None:
+def _give_up_if_broken(now: list[Progress]) -> None:
     for service in now:
         if service.broken:
-            raise NotArrived(f"{service.name}: {service.broken}", task_log(cli, service.task))
+            raise NotArrived(f"{service.name}: {service.broken}", task=service.task)
 
 
-def _give_up_late(client: docker.DockerClient, cli: DockerCli, now: list[Progress],
-                  timeout: float) -> None:
+def _give_up_late(client: docker.DockerClient, now: list[Progress], timeout: float) -> None:
     late = [service for service in now if not service.settled]
     reasons = [f"{service} ({_why(client, service)})" for service in late] or ["tasks come and go"]
     raise NotArrived(f"not steady after {timeout:.0f} s: {'; '.join(reasons)}",
-                     task_log(cli, late[0].task) if late else [])
+                     task=late[0].task if late else "")
 
 
 def _why(client: docker.DockerClient, service: Progress) -> str:
@@ -189,14 +190,6 @@ def _why(client: docker.DockerClient, service: Progress) -> str:
     except (DockerException, requests.RequestException) as error:
         return f"the engine doesn't answer: {type(error).__name__}"
     return f"{status['State']}: {status.get('Err') or status.get('Message', '')}"
-
-
-def task_log(cli: DockerCli, task: str, lines: int = 20) -> list[str]:
-    """Return the last lines that a task wrote."""
-    if not task:
-        return []
-    done = cli.machine.run(cli.service_logs("--raw", f"--tail={lines}", task), timeout=20)
-    return (done.stdout + done.stderr).strip().splitlines()
 
 
 def serving_version(host: str, port: int) -> str:
@@ -221,7 +214,7 @@ def prove(edges: Callable[[], list[str]], port: int, version: str, timeout: floa
     deadline = time.monotonic() + timeout
     while wrong := _wrong(edges, port, version):
         if time.monotonic() > deadline:
-            raise NotArrived("; ".join(wrong), [])
+            raise NotArrived("; ".join(wrong))
         time.sleep(POLL)
 
 

@@ -1,10 +1,8 @@
-"""Show what runs, and its logs."""
+"""Show what runs."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from invoke.exceptions import Exit
 from rich.table import Table
 
 from stack import console, engine, lock, records, rollout, swarm
@@ -95,19 +93,3 @@ def complain(target: Target, rows: list[Row], serving: dict[str, str], proven: s
     errors += [Refused(f"{host} serves {found} instead of the proven release", "./fab deploy")
                for host, found in serving.items() if found != proven]
     raise_all(errors)
-
-
-@engine.in_one_line
-def logs(service: str, follow: bool, lines: str) -> None:
-    """Run `docker service logs` for one service of the stack."""
-    target = Target.reach("./fab logs")
-    names = sorted(records.spec_hashes(target.client))
-    if service not in names:
-        raise Refused(f"there is no service {service!r}",
-                      f"choose one of: {', '.join(names) or 'none, ./fab deploy first'}")
-    if not re.fullmatch("[0-9]{1,9}|all", lines):
-        raise Refused(f"--lines={lines!r}", "it should be a number, or all")
-    options = [f"--tail={lines}"] + (["--follow"] if follow else [])
-    command = target.cli.service_logs(*options, f"{swarm.STACK}_{service}")
-    if code := target.machine.stream(command):
-        raise Exit(code=code)

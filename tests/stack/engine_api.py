@@ -90,7 +90,8 @@ def reached(engine: Engine) -> Iterator[docker.DockerClient]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
-            self.wfile.write(b"" if said is None else json.dumps(said).encode())
+            if said is not None:
+                self.wfile.write(said if isinstance(said, bytes) else json.dumps(said).encode())
 
         do_POST = do_DELETE = do_GET
 

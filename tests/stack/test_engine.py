@@ -237,12 +237,6 @@ def test_a_stack_command_uses_the_first_client_and_its_input(tmp_path: Path, cli
     assert (done.code, done.stdout) == (0, f"1|{HOST} stack config -c-\nservices: {{}}")
 
 
-def test_following_a_log_is_a_command_to_become(tmp_path: Path, cli: Cli) -> None:
-    command = client(tmp_path, "20.10.24", buildx=False)
-    assert cli(tmp_path).service_logs("--follow", "tally_app") == [
-        command, *HOST.split(), "service", "logs", "--follow", "tally_app"]
-
-
 def test_credentials_are_read_from_their_folder(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path, "20.10.24", buildx=False)
     docker = cli(tmp_path, config="/etc/tally/docker")

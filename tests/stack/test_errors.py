@@ -62,9 +62,11 @@ def test_an_error_may_have_no_remedy() -> None:
     assert OperatorError("the disk is full").message == "the disk is full"
 
 
-def test_a_stack_that_did_not_arrive_carries_a_log() -> None:
-    error = NotArrived("app: exited", ["first line", "last line"])
-    assert (error.message, error.log) == ("app: exited", ["first line", "last line"])
+def test_a_stack_that_did_not_arrive_carries_what_docker_said_or_the_task_to_blame() -> None:
+    refused = NotArrived("app: refused", said=["first line", "last line"])
+    assert (refused.message, refused.said, refused.task) \
+        == ("app: refused", ["first line", "last line"], "")
+    assert NotArrived("app: exited", task="t").task == "t"
 
 
 def test_several_errors_are_a_line_each_and_end_with_the_gravest_ones_code() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from stack import definition, migration
 from stack.definition import Stack
-from stack.engine import DockerCli
+from stack.errors import OperatorError
+from stack.logs import Line
 from stack.machine import LocalMachine
 from stack.migration import LABEL, LOG_POLL, PATIENCE, Log
 from stack.settings import ROOT
@@ -175,41 +176,62 @@ def test_a_container_that_goes_by_itself_meanwhile_is_no_error(add_command: AddC
         migration.remove_all(client, LocalMachine())
 
 
+class Said:
+    """Stands in for the reader of a job's log: what comes next is what a test says."""
+
+    def __init__(self) -> None:
+        self.unread: dict[str, str] = {}
+        self.next: list[str] | OperatorError = []
+
+    def read(self) -> list[Line]:
+        if isinstance(self.next, OperatorError):
+            raise self.next
+        return [Line("", "migration", text) for text in self.next]
+
+
 @pytest.fixture
-def job(add_command: AddCommand, tmp_path: Path) -> tuple[Log, Path]:
-    """The log of a job, which is a file."""
-    said = tmp_path / "said"
-    add_command("docker", f"cat {said}")
-    return Log(DockerCli(LocalMachine()), "tally_migrate-1"), said
+def job() -> tuple[Log, Said]:
+    said = Said()
+    return Log(said), said  # type: ignore[arg-type]
 
 
 def test_a_log_is_told_as_it_comes_when_the_job_takes_long(
-        job: tuple[Log, Path], capsys: pytest.CaptureFixture[str],
+        job: tuple[Log, Said], capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch) -> None:
     log, said = job
     now = time.monotonic()
     monkeypatch.setattr(migration, "time", SimpleNamespace(monotonic=lambda: now))
     told = []
-    for passed, text in ((0.0, "one\n"), (PATIENCE, "one\ntwo\n"), (LOG_POLL / 2, "one\ntwo\n3\n"),
-                         (LOG_POLL / 2, "one\ntwo\n3\n")):
+    for passed, lines in ((0.0, ["one"]), (PATIENCE, ["one", "two"]), (LOG_POLL / 2, ["3"]),
+                          (LOG_POLL / 2, ["3"])):
         now += passed
-        said.write_text(text)
+        said.next = list(lines)
         log.follow()
         told.append(capsys.readouterr().out.split())
     assert told == [[], ["one", "two"], [], ["3"]]
 
 
 def test_of_a_long_log_the_end_is_told_and_no_line_twice(
-        job: tuple[Log, Path], capsys: pytest.CaptureFixture[str]) -> None:
+        job: tuple[Log, Said], capsys: pytest.CaptureFixture[str]) -> None:
     log, said = job
-    said.write_text("one\ntwo\n")
+    said.next = ["one", "two"]
     log.complete()
     log.tell()
-    said.write_text("one\ntwo\n3\n4\n5\n")
+    said.next = ["3", "4", "5"]
     log.complete()
     log.tell(most=2)
     assert capsys.readouterr().out.split() == ["one", "two", "4", "5"]
     assert log.lines == ["one", "two", "3", "4", "5"]
+
+
+def test_why_the_end_of_a_log_is_missing_is_its_last_line(job: tuple[Log, Said]) -> None:
+    log, said = job
+    said.next = OperatorError("the engine is gone")
+    log.complete()
+    said.next, said.unread = ["one"], {"migration": "its machine can't be reached"}
+    log.complete()
+    assert log.lines == ["its log can't be read: the engine is gone", "one",
+                         "its log can't be read: its machine can't be reached"]
 
 
 def test_a_volume_other_than_a_tmpfs_is_refused() -> None:

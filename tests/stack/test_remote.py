@@ -196,12 +196,6 @@ def test_no_command_waits_for_a_session_for_ever(
     assert machine.run(["true"]).ok
 
 
-def test_output_is_passed_on_as_it_comes(
-        machine: RemoteMachine, capfd: pytest.CaptureFixture[str]) -> None:
-    code = machine.stream(["sh", "-c", "echo Grüße; echo err >&2; exit 4"])
-    assert (code, capfd.readouterr().out) == (4, "Grüße\nerr\n")
-
-
 def test_a_file_is_written_with_its_mode_and_read(machine: RemoteMachine, tmp_path: Path) -> None:
     place = tmp_path / "new folder" / "file"
     assert machine.read(str(place)) is None
@@ -283,8 +277,7 @@ def wait_until_free(machine: RemoteMachine, lock: str) -> None:
 
 @pytest.mark.parametrize("work", [
     lambda machine: machine.run(["sleep", "60"]),
-    lambda machine: machine.run(["sleep", "60"], timeout=60),
-    lambda machine: machine.stream(["sleep", "60"])])
+    lambda machine: machine.run(["sleep", "60"], timeout=60)])
 def test_a_connection_lost_in_the_middle_is_told_at_once(
         mortal: tuple[Sshd, RemoteMachine], work: Callable[[RemoteMachine], object]) -> None:
     sshd, machine = mortal

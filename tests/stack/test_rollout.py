@@ -93,7 +93,7 @@ def test_a_stack_that_docker_refuses_did_not_arrive(cli: Cli) -> None:
     with pytest.raises(NotArrived) as raised:
         rollout.apply(docker, STACK, prune=True)
     assert raised.value.cause == "docker stack deploy refused the stack: no such image"
-    assert raised.value.log == ["Creating", "no such image"]
+    assert raised.value.said == ["Creating", "no such image"]
 
 
 # Fails with a text until it was called so often; then it accepts.
@@ -163,16 +163,6 @@ def test_what_docker_would_leave_out_is_a_complaint(cli: Cli) -> None:
     assert rollout.check(docker, STACK) == "Ignoring unsupported options: build"
 
 
-def test_a_tasks_log_is_its_last_lines(cli: Cli) -> None:
-    docker = cli('echo "$*"; echo cause >&2')
-    assert rollout.task_log(docker, "abc", lines=5) == [
-        "--host unix:///var/run/docker.sock service logs --raw --tail=5 abc", "cause"]
-
-
-def test_without_a_task_there_is_no_log(cli: Cli) -> None:
-    assert rollout.task_log(cli("echo never"), "") == []
-
-
 def prove(port: int, version: str = "1.4.0+57", hosts: Sequence[str] = (HERE,),
           timeout: float = 0) -> None:
     rollout.prove(lambda: list(hosts), port, version, timeout)
@@ -239,9 +229,9 @@ def test_an_engine_that_doesnt_answer_just_now_leaves_every_service_unsettled() 
     assert failing == gone == [Progress("app", 0, 0), Progress("postgres", 0, 0)]
 
 
-def test_a_service_that_never_settles_is_given_up_at_the_deadline(cli: Cli) -> None:
+def test_a_service_that_never_settles_is_given_up_at_the_deadline(machine: LocalMachine) -> None:
     with reached(Engine(failing=True)) as client:
-        assert error_of(lambda: rollout.wait(client, cli(), STACK, timeout=0),
+        assert error_of(lambda: rollout.wait(client, machine, STACK, timeout=0),
                         NotArrived) \
             == "not steady after 0 s: app 0/0 (it has no task that is up to date)"
 
@@ -271,21 +261,21 @@ class Starting(Engine):
 
 
 def test_on_a_terminal_the_tasks_are_shown_at_the_price_of_one_request(
-        cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        machine: LocalMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, terminal = Starting(), Terminal()
     monkeypatch.setattr(console, "OUT", terminal.console)
     with reached(engine) as client:
-        rollout.wait(client, cli(), STACK, timeout=60, held=0)
+        rollout.wait(client, machine, STACK, timeout=60, held=0)
     assert engine.asked == ["services", "tasks", "nodes"] + ["services", "tasks"] * 2
     assert all(word in terminal.said for word in ("tally-1", "starting", "running"))
     assert terminal.screen() == []
 
 
 def test_in_a_log_the_counts_are_told_and_nothing_else_is_asked_for(
-        cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+        machine: LocalMachine, capsys: pytest.CaptureFixture[str]) -> None:
     engine = Starting()
     with reached(engine) as client:
-        rollout.wait(client, cli(), STACK, timeout=60, held=0)
+        rollout.wait(client, machine, STACK, timeout=60, held=0)
     assert engine.asked == ["services", "tasks"] * 3
     assert capsys.readouterr().out == "  waiting        app 0/1 …\n"
 
@@ -303,13 +293,13 @@ class Clock:
 
 
 def test_the_last_look_is_taken_when_all_has_been_well_for_long_enough(
-        cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        machine: LocalMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, clock = Starting(), Clock()
     engine.kinds["tasks"]["t"]["Status"]["State"] = "running"
     monkeypatch.setattr(rollout, "time", SimpleNamespace(
         monotonic=lambda: clock.now, sleep=clock.sleep))
     with reached(engine) as client:
-        rollout.wait(client, cli(), STACK, timeout=60, held=1.0)
+        rollout.wait(client, machine, STACK, timeout=60, held=1.0)
     assert clock.slept == [rollout.POLL] * 3 + [0.1]
 
 
@@ -324,9 +314,9 @@ class Doubled(Engine):
         self.kinds["tasks"] = {key: {**running, "ID": key} for key in ("one", "two")}
 
 
-def test_that_more_run_than_are_wanted_is_told_at_the_deadline(cli: Cli) -> None:
+def test_that_more_run_than_are_wanted_is_told_at_the_deadline(machine: LocalMachine) -> None:
     with reached(Doubled()) as client:
-        assert error_of(lambda: rollout.wait(client, cli(), STACK, timeout=0), NotArrived) \
+        assert error_of(lambda: rollout.wait(client, machine, STACK, timeout=0), NotArrived) \
             == "not steady after 0 s: app 2/1 (more run than are wanted)"
 
 
@@ -338,12 +328,11 @@ class Unreachable(LocalMachine):
         return False
 
 
-def test_a_wait_ends_when_no_manager_can_be_reached_any_more(add_command: AddCommand) -> None:
-    add_command("docker")
+def test_a_wait_ends_when_no_manager_can_be_reached_any_more() -> None:
     engine = Engine()
     engine.failing = True
     with reached(engine) as client:
-        said = error_of(lambda: rollout.wait(client, DockerCli(Unreachable()), STACK, timeout=60),
+        said = error_of(lambda: rollout.wait(client, Unreachable(), STACK, timeout=60),
                         NotArrived)
     assert said == "no manager answers any more"
 

@@ -11,11 +11,8 @@ from stack.fleet import Fleet, Member
 from stack.machine import LocalMachine
 from stack.progress import Progress
 from stack.status import RUNNING, Row
-from stack.swarm import NAMESPACE
-from stack.target import Target
 from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine
-from tests.stack.failing import error_of
 from tests.stack.inventories import load, node, swarm
 from tests.stack.targets import HERE, aiming_at
 
@@ -91,15 +88,3 @@ def test_every_node_is_shown_also_one_that_the_inventory_lacks(
         ["host-n1", "127.0.0.1", "leader", "ready", "active", "edge,", "postgres"],
         ["host-n2", "127.0.0.1", "worker", "ready", "active"],
         ["host-n3", "-", "manager", "ready", "active"]]
-
-
-@pytest.mark.parametrize("lines", ["-1", "ten", "", "1e3"])
-def test_a_number_of_lines_that_is_none_is_refused(
-        monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
-    engine = Engine()
-    engine.kinds["services"]["a"] = {"ID": "a", "Spec": {
-        "Name": "tally_app", "Labels": {NAMESPACE: "tally"}}}
-    with aiming_at(engine) as target:
-        monkeypatch.setattr(Target, "reach", lambda why: target)
-        assert error_of(lambda: status.logs("app", follow=False, lines=lines)) \
-            == f"--lines={lines!r}: it should be a number, or all"
