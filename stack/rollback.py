@@ -41,8 +41,8 @@ def _rollback(to: str) -> None:
         ahead = compatibility.check_rollback(earlier, records.possible(target.client))
         console.heading(f"Roll back to {earlier.version}")
         if ahead:
-            console.say(f"  note           the schema stays {len(ahead)} steps ahead of it, at "
-                        f"{ahead[-1].id}; none of them is marked as breaking older code")
+            console.say(f"  note           the schema stays at {ahead[-1].id}, ahead of it by "
+                        f"{len(ahead)}; no step is marked as breaking older code")
         # However many tasks there were then: today's visitors need today's.
         replicas = history[0].stack.replicas
         bring_in(target, earlier.stack.with_replicas(replicas), earlier, began, held)

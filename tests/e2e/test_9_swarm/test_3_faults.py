@@ -57,6 +57,7 @@ def downgrade() -> None:
     pass
 '''
 HEAD = "SELECT version_num FROM alembic_version"
+NODES = "docker node ls --quiet"
 EXPIRY = "docker config inspect tally-lock --format '{{.Spec.Labels.expires}}'"
 # Seconds from one renewal of the lock to the next, and a margin.
 RENEWED = 12
@@ -235,6 +236,37 @@ def test_a_full_disk_is_named_before_anything_is_begun(scene: Scene) -> None:
 
     assert said == (f"/var/lib/docker on {berta.address} has 0.5 GiB free, at least 1 GiB are "
                     "needed: make room, with docker system prune for example")
+
+
+def test_a_clock_that_is_off_is_named_before_anything_is_begun(scene: Scene) -> None:
+    scene.change_page("By a wrong clock")
+    berta = scene.machines[1]
+    berta.fake_clock(3600)
+    try:
+        said = refusal(scene, "deploy")
+    finally:
+        berta.real_clock()
+
+    assert said == f"{berta.address}: its clock is 60 min ahead: see timedatectl on it"
+
+
+def test_without_a_quorum_nothing_is_begun_and_with_one_all_is_well_again(scene: Scene) -> None:
+    serving, (anna, berta, carla) = scene.serving(), scene.machines
+    scene.change_page("Without a quorum")
+    for machine in (berta, carla):
+        machine.cut_network()
+    try:
+        host.wait_until(lambda: anna.console(NODES, check=False).code != 0, 60, "end of the quorum")
+        with nothing_changed([anna]):
+            done = scene.fab("deploy --json")
+    finally:
+        for machine in (berta, carla):
+            machine.restore_network()
+
+    assert "no leader" in said_cause(done, 1)
+    host.wait_until(lambda: scene.fab("status").code == 0, 120, "all well again")
+    serving.check(done)
+    serving.check(well(scene.fab("deploy --json")))
 
 
 def test_a_migration_that_hangs_is_ended_and_leaves_nothing(scene: Scene) -> None:

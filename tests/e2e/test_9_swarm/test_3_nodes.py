@@ -1,6 +1,7 @@
 """What becomes of the site when nodes come, rest, go and die."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,7 +91,28 @@ def test_a_command_finds_its_container_though_the_manager_that_it_asks_has_none(
     said = well(laptop.fab("exec app -- cat /etc/hostname"))
     assert said.strip() in "".join(found.values()).split()
     logged = well(laptop.fab("logs app"))
-    assert [name for name in places(asked) if f"@{name} " not in logged] == []
+    assert [name for name in places(asked) if f"@{name} | " not in logged] == []
+    # Each line begins with the time at which it was written.
+    times = re.findall(r'\| {"time": "([^"]+)"', logged)
+    assert len(times) > 10 and times == sorted(times)
+
+
+def test_a_log_is_followed_wherever_the_next_line_is_written(
+        laptop: Laptop, five: list[Machine], edges: list[Site], asked: Machine) -> None:
+    unseen = set(places(asked))
+    with laptop.watching("logs", "app", "--follow", "--lines", "1") as run:
+        assert run.read_until(lambda line: line.startswith("app."))
+        for site in edges * 4:
+            assert site.ask("/not-there").status == 404
+        # One after the other they are seen, or the test runs out of time.
+        assert run.read_until(lambda line: not discarded(unseen, line))
+
+
+def discarded(unseen: set[str], line: str) -> set[str]:
+    """Take the node out on which a line about a page that isn't there was written."""
+    if '"/not-there"' in line:
+        unseen.discard(line.partition(" | ")[0].partition("@")[2])
+    return unseen
 
 
 def test_scaled_out_every_node_has_a_task_and_nobody_is_turned_away(

@@ -1,0 +1,103 @@
+"""What a plan says of a real Swarm is what a deploy would do, and it does none of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.e2e.cluster import nothing_changed
+from tests.e2e.faults import POSTGRES, Scene, well
+from tests.e2e.site import lines
+from tests.lab import Result
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.usefixtures("restored")]
+
+MIGRATION = '''"""keep what visitors say."""
+from alembic import op
+
+revision = "9999"
+down_revision = "{head}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE remarks (said text)")
+
+
+def downgrade() -> None:
+    op.execute("DROP TABLE remarks")
+'''
+HEAD = "SELECT version_num FROM alembic_version"
+# The same password under another name, as after it was made anew.
+ANOTHER = "docker exec {container} cat /run/secrets/app-password | " \
+    "docker secret create --label tally.secret=app-password tally-app-password-another -"
+
+
+def groups(done: Result) -> dict[str, list[str]]:
+    """Return the lines of a plan by the heading above them; there is a difference to tell."""
+    assert done.code == 2, done.stdout + done.stderr
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for line in done.stdout.splitlines():
+        if line.startswith("  "):
+            found[heading].append(line.strip())
+        else:
+            heading = line
+            found.setdefault(heading, [])
+    return found
+
+
+def test_migrations_are_told_with_their_sql_and_none_is_run(scene: Scene) -> None:
+    head = scene.query(HEAD)
+    scene.write("migrations/versions/9999_remarks.py", MIGRATION.format(head=head))
+
+    # The SQL is made by the application's image.
+    early = scene.fab("plan --sql")
+    assert early.code == 1
+    assert lines(early)[-1].endswith(": ./fab build, then ./fab plan --sql")
+    well(scene.fab("build"))
+    with nothing_changed(scene.machines):
+        found = groups(scene.fab("plan --sql --exit-code"))
+
+    assert found["Migrations"] == ["9999: keep what visitors say."]
+    assert "CREATE TABLE remarks (said text);" in found["SQL"]
+    assert found["Tasks that are replaced"] == ["app: new tasks before old ones, no gap"]
+    assert scene.query(HEAD) == head
+
+
+def test_a_secret_that_was_made_anew_is_told_and_whose_tasks_it_replaces(scene: Scene) -> None:
+    well(scene.fab("deploy"))
+    with another_password(scene), nothing_changed(scene.machines):
+        found = groups(scene.fab("plan --exit-code"))
+
+    change, = found["Changes"]
+    assert change.startswith("secret app-password: name ")
+    assert change.endswith("tally-app-password-another")
+    assert sorted(found["Tasks that are replaced"]) == [
+        "app: new tasks before old ones, no gap",
+        "postgres: old tasks before new ones, pages are 503 for some seconds"]
+    well(scene.fab("plan --exit-code"))
+
+
+@contextmanager
+def another_password(scene: Scene) -> Iterator[None]:
+    """Let the Swarm have a newer secret than what runs was deployed with."""
+    scene.holder.console(ANOTHER.format(container=POSTGRES))
+    try:
+        yield
+    finally:
+        scene.holder.console("docker secret rm tally-app-password-another")
+
+
+def test_the_tasks_that_a_deploy_replaces_are_those_that_the_plan_told(scene: Scene) -> None:
+    services = ["app", "postgres", "socket-proxy", "traefik"]
+    scene.replace("docker-stack.yml", "pids: 50}", "pids: 60}")
+    before = {service: scene.tasks(service) for service in services}
+
+    told = groups(scene.fab("plan --exit-code"))["Tasks that are replaced"]
+    well(scene.fab("deploy"))
+
+    replaced = [service for service in services if scene.tasks(service) != before[service]]
+    assert [line.partition(":")[0] for line in told] == replaced == ["socket-proxy"]
+    assert all(not scene.tasks(service) & before[service] for service in replaced)
