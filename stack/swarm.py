@@ -20,6 +20,8 @@ BEGUN_ANEW = "tally.begun-anew"
 VOLUME = f"{STACK}_postgres-data"
 LABEL = "tally.secret"
 LABELS = ("edge", "postgres")
+# How Docker says that the managers have no majority, or are about to elect a leader.
+LEADERLESS = "does not have a leader"
 SECRETS = ("app-password", "owner-password", "visitor-key")
 # This Swarm of one listens for nobody else. Growing it gives it an address:
 # docker swarm init --force-new-cluster keeps everything that runs.
@@ -81,14 +83,17 @@ def check_membership(found: Membership, name: str = "this machine") -> None:
     if found.state == "active" and not found.manager:
         raise Refused(f"{name} is a worker in a Swarm that another machine manages",
                       "run ./fab there, or first leave it with: docker swarm leave")
+    if LEADERLESS in found.error:
+        raise Refused("the Swarm has no leader: too few of its managers are online",
+                      "bring most of them back, then the same command again")
     raise Refused(f"the Swarm of {name} is {found.state} ({found.error or 'no reason given'})",
                   "see: docker info")
 
 
-def require_manager(client: docker.DockerClient) -> None:
+def require_manager(client: docker.DockerClient, name: str) -> None:
     """Refuse to deploy where bootstrap hasn't made a Swarm."""
     found = membership(client)
-    check_membership(found)
+    check_membership(found, name)
     if not found.manager:
         raise Refused("there is no Swarm yet", "./fab bootstrap")
 

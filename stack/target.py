@@ -58,7 +58,7 @@ class Target:
             console.say(f"  missing        {error}")
         machine = LocalMachine() if machines.local else working_manager(machines)
         client = engine.connect(machine)
-        swarm.require_manager(client)
+        swarm.require_manager(client, machine.name)
         named = machines.inventory is not None and store.uses_registry(machines.inventory)
         cli = DockerCli(machine, DOCKER_CONFIG if named else "")
         return cls(machines, machine, client, cli, Settings.load(machines.inventory))

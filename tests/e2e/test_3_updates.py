@@ -1,4 +1,7 @@
-"""What a deploy does to a site that is being visited, when it goes well and when it doesn't."""
+"""What a deploy does to a site that is being visited, when it goes well and when it doesn't.
+
+What a Swarm of several machines shows as well is left to tests/e2e/test_9_swarm.
+"""
 
 import re
 import threading
@@ -121,24 +124,6 @@ def test_a_failing_migration_leaves_the_application_untouched(
     assert "tally_migrate" not in edited.sh("docker service ls")
 
 
-def test_an_application_that_crashes_at_its_start_is_taken_back(edited: Site,
-                                                                address: str) -> None:
-    version, before = edited.version(), edited.visit(address)
-    edited.replace("app/__init__.py", "def create_app(",
-                   "raise RuntimeError('broken on purpose')\n\n\ndef create_app(")
-    # Else the migration, which runs the same code, would fail first.
-    edited.replace("docker-stack.yml", "command: [flask, db, upgrade]", "command: ['true']")
-    with visitors(edited, address) as failures:
-        done = edited.fab("deploy")
-    assert done.code == 4, done.stdout + done.stderr
-    assert "broken on purpose" in done.stdout
-    assert f"{version} is restored and proven" in lines(done)[-1]
-    assert failures == []
-    assert edited.version() == version
-    assert edited.visit(address).visits > before.visits
-    assert edited.fab("status").code == 0
-
-
 def test_an_application_that_is_never_healthy_is_taken_back(
         edited: Site, machine: Machine, address: str) -> None:
     version, before = edited.version(), verdict.definitions(machine)
@@ -171,34 +156,6 @@ def test_a_deploy_killed_in_the_middle_is_completed_by_the_next(edited: Site,
     assert done.code == 0, done.stdout + done.stderr
     assert "<p>Killed once</p>" in edited.ask("/").text
     assert failures == []
-
-
-def test_of_two_deploys_at_once_the_second_ends_at_once(edited: Site) -> None:
-    edited.replace("app/templates/base.html", "</main>", "<p>Two at once</p></main>")
-    edited.sh("{ (./fab deploy > /tmp/first.log 2>&1; echo ended $? >> /tmp/first.log) "
-              "> /dev/null 2>&1 & } && "
-              "until grep -q 'preflight .*passed' /tmp/first.log; do sleep 0.1; done")
-    second = edited.fab("deploy")
-    # The first one takes much longer than the second.
-    edited.sh("! grep ended /tmp/first.log")
-    assert second.code == 7
-    assert "root@newcomer" in lines(second)[-1]
-    edited.sh("until grep -q ended /tmp/first.log; do sleep 0.2; done")
-    assert "ended 0" in edited.sh("cat /tmp/first.log")
-    assert "<p>Two at once</p>" in edited.ask("/").text
-
-
-def test_a_service_changed_by_hand_is_put_right(site: Site, address: str) -> None:
-    site.fab("deploy")
-    site.sh("docker service update --quiet --detach --env-add USER_NAME=Mallory tally_app")
-    deadline = time.monotonic() + 60
-    while "Mallory" not in site.ask("/", source=address).text and time.monotonic() < deadline:
-        time.sleep(0.5)
-    done = site.fab("deploy")
-    assert done.code == 0, done.stdout + done.stderr
-    assert "app            updated" in done.stdout
-    for _ in range(8):
-        assert "Mallory" not in site.ask("/", source=address).text
 
 
 def test_without_its_database_the_page_says_so_and_recovers(site: Site, address: str) -> None:

@@ -41,6 +41,14 @@ def test_a_swarm_in_trouble_is_refused_with_its_reason(found: Membership, line: 
     assert error_of(lambda: check_membership(found)) == f"{line}: see: docker info"
 
 
+def test_a_swarm_without_a_majority_is_told_what_it_lacks() -> None:
+    docker_says = ("rpc error: code = Unknown desc = The swarm does not have a leader. It's "
+                   "possible that too few managers are online.")
+    assert error_of(lambda: check_membership(Membership("active", True, docker_says))) == (
+        "the Swarm has no leader: too few of its managers are online: "
+        "bring most of them back, then the same command again")
+
+
 # As Docker 20.10 and 26.1 gave it.
 ALONE = {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
          "Error": "", "RemoteManagers": None}

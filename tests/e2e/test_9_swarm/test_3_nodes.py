@@ -176,10 +176,13 @@ def test_a_drained_node_has_no_tasks_and_nobody_noticed(
     assert f"{dora.name} Ready Active" in anna.console(NODES).stdout
 
 
-def test_a_removed_node_leaves_no_trace(
+def test_a_removed_manager_leaves_no_trace(
         laptop: Laptop, five: list[Machine], edges: list[Site],
         strangers: Iterator[list[str]]) -> None:
     anna, emma = five[0], five[4]
+    laptop.choose([entry(machine) for machine in five])
+    well(laptop.fab("bootstrap"))
+    assert f"{emma.name} Ready Active Reachable" in anna.console(NODES).stdout
 
     with crowd.crowd(edges, next(strangers)) as visitors:
         well(laptop.fab(f"node.remove {emma.address}"))
@@ -190,6 +193,7 @@ def test_a_removed_node_leaves_no_trace(
     for machine in five[:4]:
         assert emma.address not in machine.console("cat /etc/tally/peers").stdout
     laptop.choose([*(entry(machine) for machine in five[:3]), entry(five[3], "worker")])
+    well(laptop.fab("bootstrap"))
     well(laptop.fab("status"))
 
 
