@@ -6,12 +6,13 @@ from invoke.collection import Collection
 from stack import bootstrap as bootstrapping
 from stack import cloud_init as preparing
 from stack import destroy as destroying
-from stack import lab, memory, nodes
+from stack import lab
+from stack import logs as reading
+from stack import memory, nodes
 from stack import plan as planning
 from stack import release, rings
 from stack import rollback as rolling_back
 from stack import scaling, shell
-from stack import logs as reading
 from stack import status as watching
 
 

@@ -79,11 +79,15 @@ DOCKER_BUILDKIT=1 docker build --quiet \
 %(credentials)s push --quiet "$1" > /dev/null
 %(credentials)s stack deploy --with-registry-auth --detach=false --compose-file /tmp/stack.yml \
     tally > /dev/null &
-until [ "$(running | grep --count --fixed-strings "$1 Running")" = 2 ]; do sleep 0.2; done
+deploy=$!
+until [ "$(running | grep --count --fixed-strings "$1 Running")" = 2 ]; do
+    kill -0 $deploy || { wait $deploy; exit 1; }
+    sleep 0.2
+done
 reached
 %(completed)s
 reached
-wait $!
+wait $deploy
 reached
 """ % {"credentials": CREDENTIALS, "completed": COMPLETED}
 MILESTONES = ("bare, tasks run", "bare, completed", "bare, --detach=false")
@@ -123,8 +127,8 @@ def _arguments() -> argparse.Namespace:
                          help="changes of the template by each (default: 3)")
     options.add_argument("--updates", type=int, default=20, metavar="N",
                          help="rolling updates by each (default: 20)")
-    options.add_argument("--changes", type=int, default=5, metavar="N",
-                         help="rollbacks, drained nodes and scalings (default: 5)")
+    options.add_argument("--changes", type=int, default=20, metavar="N",
+                         help="rollbacks, drained nodes and scalings (default: 20)")
     return options.parse_args()
 
 

@@ -1,9 +1,12 @@
 """Reach the Docker Engine, through its SDK and, for what that lacks, its CLI."""
 
 import re
+import struct
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, wraps
+from http import HTTPStatus
 from pathlib import Path, PurePath
 from typing import Any, ParamSpec, TypeVar
 
@@ -12,7 +15,7 @@ import requests
 from docker.errors import DockerException
 from docker.transport import UnixHTTPAdapter
 
-from stack.errors import OperatorError, Refused
+from stack.errors import INTERRUPTED, OperatorError, Refused
 from stack.machine import Completed, Machine
 
 P = ParamSpec("P")
@@ -22,6 +25,12 @@ SOCKET = Path("/var/run/docker.sock")
 HOST = f"unix://{SOCKET}"
 # Jobs came with API 1.41, Docker 20.10: the oldest that a migration can run on.
 OLDEST_API = (1, 41)
+# What an engine, or the way to it, may fail with.
+FAILURES = (OperatorError, DockerException, requests.RequestException)
+# Before each message of a log: its stream and its length, after /containers/{id}/attach in the
+# Engine API's reference. What the engine itself has to say comes in a stream of its own.
+MESSAGE = struct.Struct(">BxxxL")
+ENGINES_OWN = 3
 # Seconds until an engine that has accepted no stack, or removed none, is given up.
 STACK_TIMEOUT = 120
 
@@ -40,7 +49,7 @@ def connect(machine: Machine, timeout: float = 60) -> docker.DockerClient:
         # A path without a version is answered by an engine of any.
         told = _client(machine, pool, "1.41").api.version(api_version=False)
     except (DockerException, requests.RequestException) as error:
-        raise NoAnswer(f"the Docker Engine of {machine.name} doesn't answer ({_cause(error)})",
+        raise NoAnswer(f"the Docker Engine of {machine.name} doesn't answer ({cause_of(error)})",
                        "./fab bootstrap installs and starts it") from error
     check_api(told["ApiVersion"], told["Version"])
     return _client(machine, pool, told["ApiVersion"])
@@ -83,6 +92,47 @@ def redefine(client: docker.DockerClient, path: str, changed: dict[str, Any]) ->
                     timeout=10).raise_for_status()
 
 
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """What a container wrote at once: a line after its time, or, without an end, a part of one.
+
+    `stream` is 1 for stdout and 2 for stderr.
+    """
+
+    stream: int
+    text: str
+
+    @property
+    def ends(self) -> bool:
+        return self.text.endswith("\n")
+
+
+def container_log(client: docker.DockerClient, container: str, tail: int | None,
+                  timeout: float) -> list[LogMessage] | str:
+    """Return the last messages of a container without a terminal, or all; none if it is gone.
+
+    Where the engine can't read the log, returns what it says. The SDK would lose where a
+    message begins. Raises requests.RequestException, also after so many seconds of silence.
+    """
+    answer = client.api.get(
+        f"{client.api.base_url}/v{client.api.api_version}/containers/{container}/logs",
+        params={"stdout": 1, "stderr": 1, "timestamps": 1, "tail": "all" if tail is None else tail},
+        timeout=timeout)
+    if answer.status_code == HTTPStatus.NOT_FOUND:
+        return []
+    if not answer.ok:
+        return str(answer.json().get("message", answer.reason))
+    found, position = list[LogMessage](), 0
+    while position < len(answer.content):
+        stream, length = MESSAGE.unpack_from(answer.content, position)
+        position += MESSAGE.size + length
+        text = answer.content[position - length:position].decode(errors="replace")
+        if stream == ENGINES_OWN:
+            return text.strip()
+        found.append(LogMessage(stream, text))
+    return found
+
+
 def answers(machine: Machine) -> bool:
     """Tell whether an engine listens on a machine's socket."""
     try:
@@ -100,18 +150,23 @@ def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted: run the same command again\n")
-            raise SystemExit(130) from None
+            raise SystemExit(INTERRUPTED) from None
         except (DockerException, requests.RequestException) as error:
-            raise OperatorError(f"the Docker Engine failed in the middle ({_cause(error)})",
+            raise OperatorError(f"the Docker Engine failed in the middle ({cause_of(error)})",
                                 "./fab status, then the same command again") from error
     return reported
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """Say in a few words why an engine couldn't be asked."""
+    if isinstance(error, OperatorError):
+        return error.cause
     text = str(error)
     for sign, cause in (("Permission denied", "this user may not open its socket"),
                         ("No such file", "there is no socket"),
-                        ("Connection refused", "nothing listens on its socket")):
+                        ("Connection refused", "nothing listens on its socket"),
+                        ("timed out", "it doesn't answer"),
+                        ("Connection aborted", "the connection ended")):
         if sign in text:
             return cause
     return text.splitlines()[0][:120]

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from invoke.exceptions import Exit
 
+# The exit code of a command that was ended by Ctrl-C.
+INTERRUPTED = 130
+
 
 class OperatorError(Exit):
     """End the command with one line; `remedy` is what to type next.

@@ -16,13 +16,15 @@ from docker.types import (
     RestartPolicy, SecretReference, ServiceMode, TaskTemplate)
 from docker.utils import parse_bytes
 
-from stack import console
+from stack import console, engine
 from stack.definition import Stack
-from stack.errors import MigrationFailed, OperatorError, Refused
-from stack.logs import FAILURES, Reader
+from stack.engine import FAILURES
+from stack.errors import MigrationFailed, Refused
 from stack.machine import Machine
+from stack.progress import ENDED
 from stack.swarm import STACK
 from stack.target import Target
+from stack.task_logs import Reader
 from stack.version import Version
 
 # What the job takes from the app, and what only a running service needs. Any
@@ -41,7 +43,6 @@ POLL, SILENT_POLL = 0.1, 1.0
 # Seconds after which a log is told as it comes, and from one look at it to the next: a job that
 # changes nothing has ended before.
 PATIENCE, LOG_POLL = 3.0, 1.0
-ENDED = {"complete", "failed", "rejected", "shutdown", "orphaned", "remove"}
 
 
 def run(target: Target, stack: Stack, version: Version) -> str:
@@ -66,7 +67,7 @@ def run(target: Target, stack: Stack, version: Version) -> str:
         log.complete()
     finally:
         # What can't be removed now is by the next migration; how this one ended matters more.
-        with suppress(OperatorError, DockerException, requests.RequestException):
+        with suppress(*FAILURES):
             remove_all(client, machine)
     if state != "complete":
         log.tell(most=40)
@@ -157,6 +158,7 @@ class Log:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.lines: list[str] = []
+        self.unread: list[str] = []
         self._told = 0
         self._next = time.monotonic() + PATIENCE
 
@@ -170,17 +172,17 @@ class Log:
         self._next = time.monotonic() + LOG_POLL
 
     def complete(self) -> None:
-        """Read the rest, or say why that can't be done."""
+        """Read the rest, or take in why that can't be done."""
         try:
             self._read()
-            causes = list(self._reader.unread.values())
+            self.unread = list(self._reader.unread.values())
         except FAILURES as error:
-            causes = [str(error)]
-        self.lines += [f"its log can't be read: {cause}" for cause in causes]
+            self.unread = [engine.cause_of(error)]
 
     def tell(self, most: int = 200) -> None:
-        """Print what wasn't printed yet; of much the last lines."""
+        """Print what wasn't printed yet, of much the last lines, and why the rest is missing."""
         console.block(self.lines[self._told:][-most:])
+        console.block([f"its log can't be read: {cause}" for cause in self.unread])
         self._told = len(self.lines)
 
     def _read(self) -> None:

@@ -13,7 +13,8 @@ from docker.errors import DockerException
 from stack import console, logs, probe, records, rollout
 from stack.console import step
 from stack.definition import Stack
-from stack.errors import Locked, OperatorError, Refused, RestoreFailed, UpdateFailed
+from stack.engine import FAILURES
+from stack.errors import INTERRUPTED, Locked, OperatorError, Refused, RestoreFailed, UpdateFailed
 from stack.lock import Lock
 from stack.probe import Report, Watch
 from stack.records import Record
@@ -21,13 +22,10 @@ from stack.settings import DEFAULT_REPLICAS
 from stack.target import Target
 
 
-# Whatever stops an update half-way: then the last release is brought back.
-FAILURES = (OperatorError, DockerException, requests.RequestException)
 # Seconds for a task of the application: they are replaced one after the other.
 A_TASK = 10
 # The exit codes of a command that was told to end: by Ctrl-C, SIGHUP or SIGTERM.
-SIGINT = 130
-INTERRUPTIONS = {SIGINT, 129, 143}
+INTERRUPTIONS = {INTERRUPTED, 129, 143}
 
 
 def is_running(target: Target, current: Record, stack: Stack) -> bool:
@@ -158,7 +156,7 @@ def telling_if_interrupted(remedy: str) -> Iterator[None]:
     except OperatorError:
         raise
     except (KeyboardInterrupt, SystemExit) as interruption:
-        code = interruption.code if isinstance(interruption, SystemExit) else SIGINT
+        code = interruption.code if isinstance(interruption, SystemExit) else INTERRUPTED
         with suppress(OSError, SystemExit):
             console.say(f"interrupted in the middle of the update: {remedy}")
         raise SystemExit(code if code in INTERRUPTIONS else RestoreFailed.exit_code) \

@@ -103,7 +103,7 @@ def update(target: Target, wanted: Wanted, previous: Record | None, held: Lock) 
                 met = proof.roll_out(target, stack, release.text, wanted.budget)
             else:
                 proof.replace(target, stack, release.text)
-        except proof.FAILURES as failure:
+        except engine.FAILURES as failure:
             proof.require_still(held, AGAIN)
             proof.give_back(target, failure, previous)
     proof.require_still(held, AGAIN)
@@ -126,7 +126,7 @@ def remember(target: Target, wanted: Wanted, met: Report | None,
         raise RestoreFailed(f"{release.text} serves, proven, but could not be recorded "
                             f"({error})", "./fab deploy records it") from error
     # A machine that went away meanwhile is tidied after the next deploy.
-    with suppress(*proof.FAILURES):
+    with suppress(*engine.FAILURES):
         tidy(target)
 
 
@@ -141,7 +141,7 @@ def migrate(target: Target, wanted: Wanted, first: bool) -> None:
         records.note_applied(target.client, wanted.schema)
     except MigrationFailed:
         raise
-    except proof.FAILURES as error:
+    except engine.FAILURES as error:
         raise MigrationFailed(f"the Docker Engine failed during the migration ({error}); "
                               "the running release is untouched", "./fab deploy") from error
 

@@ -70,7 +70,7 @@ def _bring_in(target: Target, stack: Stack, release: Record, began: float, held:
     with proof.telling_if_interrupted(f"{AGAIN} completes it"):
         try:
             met = proof.roll_out(target, stack, release.version)
-        except proof.FAILURES as failure:
+        except engine.FAILURES as failure:
             proof.require_still(held, AGAIN)
             proof.give_back(target, failure, last)
     proof.require_still(held, AGAIN)

@@ -10,7 +10,7 @@ from docker.errors import DockerException
 
 from stack import console, live
 from stack.definition import Stack
-from stack.engine import DockerCli
+from stack.engine import FAILURES, DockerCli
 from stack.errors import OperatorError
 from stack.machine import Completed, Machine
 from stack.probe import is_answered
@@ -222,7 +222,7 @@ def _wrong(edges: Callable[[], list[str]], port: int, version: str) -> list[str]
     """Say what visitors of each edge node would find wrong."""
     try:
         return [line for host in edges() if (line := _amiss(host, port, version))]
-    except (OperatorError, DockerException, requests.RequestException) as error:
+    except FAILURES as error:
         return [f"the edge nodes can't be told: {error}"]
 
 

@@ -6,12 +6,10 @@ from functools import cached_property
 from typing import Any
 
 import docker
-import requests
-from docker.errors import DockerException
 
 from stack import console, engine, fleet, store, swarm
 from stack.engine import SOCKET, DockerCli
-from stack.errors import OperatorError, Refused
+from stack.errors import Refused
 from stack.fleet import AnyManager, Fleet, Member
 from stack.machine import LocalMachine, Machine
 from stack.privilege import may_use_docker, require_root
@@ -103,7 +101,7 @@ def working_manager(machines: Fleet) -> AnyManager:
     for member in fleet.builders(machines):
         try:
             part = member.membership()
-        except (OperatorError, DockerException, requests.RequestException):
+        except engine.FAILURES:
             part = None
         if part and part.manager and not part.error:
             break

@@ -9,11 +9,12 @@ from tests.lab import Machine, Result
 
 pytestmark = pytest.mark.lab
 
+HEAD = "SELECT version_num FROM alembic_version"
 MIGRATION = '''"""take a step."""
 from alembic import op
 
-revision = "{number:04}"
-down_revision = "{before:04}"
+revision = "{name}"
+down_revision = "{head}"
 branch_labels = None
 depends_on = None
 {marked}
@@ -87,11 +88,11 @@ def test_destroy_with_data_begins_anew(site: Site, address: str) -> None:
     assert site.visit(address) == Page(1, 1)
 
 
-def migrate(site: Site, number: int, sql: str, contracts: str = "") -> None:
+def migrate(site: Site, head: str, name: str, sql: str, contracts: str = "") -> None:
     """Add a migration to the clone."""
     marked = f"contracts = {contracts!r}\n" if contracts else ""
-    text = MIGRATION.format(number=number, before=number - 1, sql=sql, marked=marked)
-    site.sh(f"cat > migrations/versions/{number:04}_step.py <<'END'\n{text}END")
+    text = MIGRATION.format(name=name, head=head, sql=sql, marked=marked)
+    site.sh(f"cat > migrations/versions/{name}.py <<'END'\n{text}END")
 
 
 def well(done: Result) -> str:
@@ -102,29 +103,29 @@ def well(done: Result) -> str:
 def test_a_rollback_goes_over_an_added_table_and_not_over_a_dropped_one(
         edited: Site, machine: Machine, address: str) -> None:
     first = edited.version()
-    migrate(edited, 3, "CREATE TABLE remarks (said text)")
+    migrate(edited, edited.query(HEAD), "adds", "CREATE TABLE remarks (said text)")
     well(edited.fab("deploy"))
     second = edited.version()
     said = well(edited.fab("rollback"))
-    assert "the schema stays at 0003, ahead of it by 1; no step is marked as breaking" in said
+    assert "the schema stays at adds, ahead of it by 1; no step is marked as breaking" in said
     assert edited.version() == first
     visits = edited.visit(address).visits
 
-    migrate(edited, 4, "DROP TABLE remarks", contracts="it reads the table remarks")
+    migrate(edited, "adds", "drops", "DROP TABLE remarks", contracts="it reads the table remarks")
     early = edited.fab("deploy --json")
     assert said_cause(early, 1) == (
-        f"migration 0004 takes away what {first} may need (it reads the table remarks): "
-        "first deploy a release whose last migration is 0003")
+        f"migration drops takes away what {first} may need (it reads the table remarks): "
+        "first deploy a release whose last migration is adds")
     well(edited.fab(f"rollback --to {second}"))
     well(edited.fab("deploy"))
     third, before = edited.version(), verdict.definitions(machine)
 
     late = edited.fab("rollback --json")
     assert said_cause(late, 1) == (
-        f"{second} can't run on today's schema: migration 0004 breaks it (it reads the table "
+        f"{second} can't run on today's schema: migration drops breaks it (it reads the table "
         "remarks): mend it forward with a new release, or choose a newer one: ./fab releases")
     verdict.check_true(late, machine, [edited], before, third)
-    assert edited.query("SELECT version_num FROM alembic_version") == "0004"
+    assert edited.query(HEAD) == "drops"
     assert edited.visit(address).visits == visits + 1
 
 

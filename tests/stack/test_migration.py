@@ -11,11 +11,11 @@ import pytest
 
 from stack import definition, migration
 from stack.definition import Stack
-from stack.errors import OperatorError
-from stack.logs import Line
+from stack.errors import OperatorError, Refused
 from stack.machine import LocalMachine
 from stack.migration import LABEL, LOG_POLL, PATIENCE, Log
 from stack.settings import ROOT
+from stack.task_logs import Line
 from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
 from tests.stack.failing import error_of
@@ -186,7 +186,7 @@ class Said:
     def read(self) -> list[Line]:
         if isinstance(self.next, OperatorError):
             raise self.next
-        return [Line("", "migration", text) for text in self.next]
+        return [Line(0, "migration", text) for text in self.next]
 
 
 @pytest.fixture
@@ -224,14 +224,21 @@ def test_of_a_long_log_the_end_is_told_and_no_line_twice(
     assert log.lines == ["one", "two", "3", "4", "5"]
 
 
-def test_why_the_end_of_a_log_is_missing_is_its_last_line(job: tuple[Log, Said]) -> None:
+@pytest.mark.parametrize(("next_lines", "unread", "cause"), [
+    (Refused("the engine is gone", "./fab status"), {}, "the engine is gone"),
+    ([], {"migration@one": "its machine can't be reached"}, "its machine can't be reached")])
+def test_why_the_end_of_a_log_is_missing_is_told_after_it_and_is_no_line_of_it(
+        job: tuple[Log, Said], capsys: pytest.CaptureFixture[str],
+        next_lines: list[str] | OperatorError, unread: dict[str, str], cause: str) -> None:
     log, said = job
-    said.next = OperatorError("the engine is gone")
+    said.next = ["one"]
     log.complete()
-    said.next, said.unread = ["one"], {"migration": "its machine can't be reached"}
+    said.next, said.unread = next_lines, unread
     log.complete()
-    assert log.lines == ["its log can't be read: the engine is gone", "one",
-                         "its log can't be read: its machine can't be reached"]
+    log.tell()
+    assert log.lines == ["one"]
+    assert capsys.readouterr().out.splitlines() == [
+        "    one", f"    its log can't be read: {cause}"]
 
 
 def test_a_volume_other_than_a_tmpfs_is_refused() -> None:

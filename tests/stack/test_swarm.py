@@ -45,7 +45,7 @@ def test_a_swarm_without_a_majority_is_told_what_it_lacks() -> None:
     docker_says = ("rpc error: code = Unknown desc = The swarm does not have a leader. It's "
                    "possible that too few managers are online.")
     assert error_of(lambda: check_membership(Membership("active", True, docker_says))) == (
-        "the Swarm has no leader: too few of its managers are online: "
+        "the Swarm has no leader: too few of its managers are online, or they are electing one: "
         "bring most of them back, then the same command again")
 
 

@@ -2,11 +2,13 @@
 
 import base64
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e.cluster import entry, nothing_changed
-from tests.e2e.faults import Scene, well
+from tests.e2e.faults import Scene, Serving, well
 from tests.e2e.site import lines
 from tests.lab import Machine
 
@@ -35,13 +37,30 @@ def test_images_are_kept_in_a_registry_that_the_inventory_names(scene: Scene) ->
     # What runs of the other services isn't built anew.
     others = {name: serving.definitions[f"tally_{name}"]["TaskTemplate"]["ContainerSpec"]["Image"]
               for name in ("postgres", "traefik", "socket-proxy")}
+    # By its label it stays where it is; else it would go with its being named.
+    keeper, *rest = scene.machines
     scene.laptop.choose(
-        [entry(machine) for machine in scene.machines], images=others,
+        [entry(keeper, registry="true"), *map(entry, rest)], images=others,
         registry={"address": f"{host}/team", "user": user, "password_file": "~/password",
                   "ca": "~/ca.pem"})
-    for machine in scene.machines:
-        machine.console(["rm", CREDENTIALS, CA.format(host=host)])
+    with forgotten(scene, CREDENTIALS, CA.format(host=host)):
+        check(scene, serving, host)
 
+
+@contextmanager
+def forgotten(scene: Scene, *files: str) -> Iterator[None]:
+    """Let no machine know the registry, whatever comes of it."""
+    for machine in scene.machines:
+        machine.console(["rm", *files])
+    try:
+        yield
+    finally:
+        scene.restore()
+        well(scene.fab("bootstrap"))
+
+
+def check(scene: Scene, serving: Serving, host: str) -> None:
+    """Bootstrap and deploy; see where the images are."""
     assert "credentials" in well(scene.fab("bootstrap")).stdout
     with nothing_changed(scene.machines):
         refused = scene.fab("deploy", env="REGISTRY_PASSWORD=wrong")
