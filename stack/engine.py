@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import docker
 import requests
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 from docker.transport import UnixHTTPAdapter
 
 from stack.errors import INTERRUPTED, OperatorError, Refused
@@ -31,6 +31,10 @@ FAILURES = (OperatorError, DockerException, requests.RequestException)
 # Engine API's reference. What the engine itself has to say comes in a stream of its own.
 MESSAGE = struct.Struct(">BxxxL")
 ENGINES_OWN = 3
+# Docker splits longer lines (moby/moby, daemon/logger/copier.go).
+LONGEST_MESSAGE = 16384
+# How it says that the managers have no majority, or are electing a leader.
+LEADERLESS = "does not have a leader"
 # Seconds until an engine that has accepted no stack, or removed none, is given up.
 STACK_TIMEOUT = 120
 
@@ -94,43 +98,68 @@ def redefine(client: docker.DockerClient, path: str, changed: dict[str, Any]) ->
 
 @dataclass(frozen=True, slots=True)
 class LogMessage:
-    """What a container wrote at once: a line after its time, or, without an end, a part of one.
+    """A line that a container wrote, or a part of one, and when: as RFC 3339.
 
     `stream` is 1 for stdout and 2 for stderr.
     """
 
     stream: int
-    text: str
+    time: str
+    text: bytes
 
     @property
     def ends(self) -> bool:
-        return self.text.endswith("\n")
+        """Whether it is the end of a line; of a long one, Docker 20.10 doesn't say so."""
+        return self.text.endswith(b"\n") or len(self.text) < LONGEST_MESSAGE
+
+
+@dataclass(frozen=True)
+class ContainerLog:
+    """The messages of a container that could be read; `trouble` is why others couldn't."""
+
+    messages: list[LogMessage]
+    trouble: str = ""
 
 
 def container_log(client: docker.DockerClient, container: str, tail: int | None,
-                  timeout: float) -> list[LogMessage] | str:
+                  timeout: float) -> ContainerLog:
     """Return the last messages of a container without a terminal, or all; none if it is gone.
 
-    Where the engine can't read the log, returns what it says. The SDK would lose where a
-    message begins. Raises requests.RequestException, also after so many seconds of silence.
+    The SDK would lose where a message begins. Raises requests.RequestException, also after so
+    many seconds of silence.
     """
     answer = client.api.get(
         f"{client.api.base_url}/v{client.api.api_version}/containers/{container}/logs",
         params={"stdout": 1, "stderr": 1, "timestamps": 1, "tail": "all" if tail is None else tail},
         timeout=timeout)
     if answer.status_code == HTTPStatus.NOT_FOUND:
-        return []
+        return ContainerLog([])
     if not answer.ok:
-        return str(answer.json().get("message", answer.reason))
-    found, position = list[LogMessage](), 0
-    while position < len(answer.content):
-        stream, length = MESSAGE.unpack_from(answer.content, position)
+        return ContainerLog([], cause_of(_api_error(answer)))
+    return _messages(answer.content)
+
+
+def _api_error(answer: requests.Response) -> APIError:
+    """Return the SDK's error for an answer that is one."""
+    try:
+        said = str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        said = answer.text
+    return APIError(f"{answer.status_code} {answer.reason}", answer, said)
+
+
+def _messages(content: bytes) -> ContainerLog:
+    found, said, position = list[LogMessage](), b"", 0
+    while position + MESSAGE.size <= len(content):
+        stream, length = MESSAGE.unpack_from(content, position)
         position += MESSAGE.size + length
-        text = answer.content[position - length:position].decode(errors="replace")
+        text = content[position - length:position]
         if stream == ENGINES_OWN:
-            return text.strip()
-        found.append(LogMessage(stream, text))
-    return found
+            said += text
+        else:
+            time, _, text = text.partition(b" ")
+            found.append(LogMessage(stream, time.decode(errors="replace"), text))
+    return ContainerLog(found, " ".join(said.decode(errors="replace").split()))
 
 
 def answers(machine: Machine) -> bool:
@@ -158,18 +187,20 @@ def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def cause_of(error: Exception) -> str:
-    """Say in a few words why an engine couldn't be asked."""
+    """Say in a few words why an engine couldn't do what it was asked."""
     if isinstance(error, OperatorError):
         return error.cause
-    text = str(error)
-    for sign, cause in (("Permission denied", "this user may not open its socket"),
+    text = str(isinstance(error, APIError) and error.explanation or error)
+    for sign, cause in ((LEADERLESS, "the Swarm has no leader"),
+                        ("Permission denied", "this user may not open its socket"),
                         ("No such file", "there is no socket"),
                         ("Connection refused", "nothing listens on its socket"),
-                        ("timed out", "it doesn't answer"),
-                        ("Connection aborted", "the connection ended")):
+                        ("timed out", "the engine doesn't answer"),
+                        ("Connection aborted", "the connection ended"),
+                        ("Connection broken", "the connection ended")):
         if sign in text:
             return cause
-    return text.splitlines()[0][:120]
+    return (text.splitlines() or [type(error).__name__])[0][:120]
 
 
 # A build of the client without a number is a new one, which needs the plugin.

@@ -4,11 +4,9 @@ import os
 import re
 import sys
 import time
-from contextlib import suppress
 from typing import NoReturn
 
 from stack import console, engine, records
-from stack.engine import FAILURES
 from stack.errors import INTERRUPTED, OperatorError, Refused, raise_all
 from stack.rollout import NotArrived
 from stack.swarm import STACK
@@ -42,13 +40,16 @@ def logs(service: str, follow: bool, lines: str) -> None:
     first = reader.read()
     show(first if most is None else first[max(0, len(first) - most):])
     if follow:
-        go_on(reader)
+        go_on(target, reader)
     raise_all([OperatorError(f"the log of {task} can't be read: {cause}", "./fab status")
                for task, cause in reader.unread.items()])
 
 
-def go_on(reader: Reader) -> NoReturn:
-    """Print what comes, until Ctrl-C; that a task's log can't be read is said once."""
+def go_on(target: Target, reader: Reader) -> NoReturn:
+    """Print what comes, until Ctrl-C or until there is no way to any manager.
+
+    That a task's log can't be read is said once.
+    """
     told: set[str] = set()
     try:
         while True:
@@ -56,6 +57,8 @@ def go_on(reader: Reader) -> NoReturn:
                 if task not in told:
                     console.say(f"the log of {task} can't be read: {cause}")
             told = set(reader.unread)
+            if not target.machine.alive:
+                raise OperatorError("no manager answers any more", "./fab logs again")
             time.sleep(POLL)
             show(reader.read())
     except KeyboardInterrupt:
@@ -75,10 +78,17 @@ def show(lines: list[Line]) -> None:
 
 
 def tell_cause(target: Target, failure: NotArrived) -> None:
-    """Print what Docker said of a failure, and the last lines of the task that is to blame."""
+    """Print what Docker said of a failure, and the last lines of the task that is to blame.
+
+    Whatever is wrong with these, the failure and what is to be done about it matter more.
+    """
     console.block(failure.said)
-    if failure.task:
-        with suppress(*FAILURES):
-            reader = Reader(target, "", {"id": failure.task}, CULPRIT_LINES)
-            console.block([line.text for line in reader.read()])
-            console.block([f"its log can't be read: {cause}" for cause in reader.unread.values()])
+    if not failure.task:
+        return
+    try:
+        reader = Reader(target, "", {"id": failure.task}, CULPRIT_LINES)
+        console.block([line.text for line in reader.read()])
+        causes = list(reader.unread.values())
+    except Exception as error:
+        causes = [engine.cause_of(error)]
+    console.block([f"its log can't be read: {cause}" for cause in causes])

@@ -73,6 +73,7 @@ def run(target: Target, stack: Stack, version: Version) -> str:
         log.tell(most=40)
         raise MigrationFailed(f"the migration {state} ({cause}); the running release is untouched",
                               "mend the migration, then ./fab deploy")
+    log.tell_rest()
     return log.lines[-1] if log.lines else "done"
 
 
@@ -184,6 +185,11 @@ class Log:
         console.block(self.lines[self._told:][-most:])
         console.block([f"its log can't be read: {cause}" for cause in self.unread])
         self._told = len(self.lines)
+
+    def tell_rest(self) -> None:
+        """Print what is missing of what was printed as it came, if anything was."""
+        if self._told or self.unread:
+            self.tell()
 
     def _read(self) -> None:
         self.lines += [line.text for line in self._reader.read()]

@@ -8,6 +8,7 @@ from typing import Any
 
 import docker
 
+from stack import engine
 from stack.errors import Refused
 from stack.machine import Machine
 
@@ -20,8 +21,6 @@ BEGUN_ANEW = "tally.begun-anew"
 VOLUME = f"{STACK}_postgres-data"
 LABEL = "tally.secret"
 LABELS = ("edge", "postgres")
-# How Docker says that the managers have no majority, or are electing a leader.
-LEADERLESS = "does not have a leader"
 SECRETS = ("app-password", "owner-password", "visitor-key")
 # This Swarm of one listens for nobody else. Growing it gives it an address:
 # docker swarm init --force-new-cluster keeps everything that runs.
@@ -83,7 +82,7 @@ def check_membership(found: Membership, name: str = "this machine") -> None:
     if found.state == "active" and not found.manager:
         raise Refused(f"{name} is a worker in a Swarm that another machine manages",
                       "run ./fab there, or first leave it with: docker swarm leave")
-    if LEADERLESS in found.error:
+    if engine.LEADERLESS in found.error:
         raise Refused("the Swarm has no leader: too few of its managers are online, or they are "
                       "electing one", "bring most of them back, then the same command again")
     raise Refused(f"the Swarm of {name} is {found.state} ({found.error or 'no reason given'})",

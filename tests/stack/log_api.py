@@ -2,27 +2,26 @@
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
-from stack import engine
+from stack import engine, inventory
 from stack.errors import OperatorError, Refused
 from stack.fleet import Fleet, Member
-from stack.inventory import Node
-from stack.machine import LocalMachine
+from stack.machine import LocalMachine, Machine
 from stack.swarm import NAMESPACE
 from stack.target import Target
-from tests.stack.engine_api import Engine
+from tests.stack.engine_api import Engine, reached
 from tests.stack.inventories import load, node, swarm
 from tests.stack.targets import aiming_at
 
 STDOUT, STDERR, ENGINES_OWN = 1, 2, 3
 # A stream, and what was written to it: a time, a space, and usually a line.
-Message = tuple[int, str]
+Message = tuple[int, str | bytes]
 
 
 def stamp(second: int, nanosecond: int = 0) -> str:
@@ -33,6 +32,11 @@ def wrote(second: int, text: str) -> Message:
     return STDOUT, f"{stamp(second)} {text}\n"
 
 
+def framed(stream: int, text: str | bytes) -> bytes:
+    data = text if isinstance(text, bytes) else text.encode()
+    return struct.pack(">BxxxL", stream, len(data)) + data
+
+
 class Logging(Engine):
     """An engine with one service, tally_app; `written` has the messages of each container."""
 
@@ -41,6 +45,7 @@ class Logging(Engine):
         self.kinds["services"]["tally_app"] = {"ID": "tally_app", "Spec": {
             "Name": "tally_app", "Labels": {NAMESPACE: "tally"}}}
         self.written: dict[str, list[Message]] = {}
+        self.at: dict[str, str] = {}
         # What the engine says instead of a container's log.
         self.unreadable: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
@@ -50,8 +55,9 @@ class Logging(Engine):
                                     "Status": {"State": "ready", "Addr": address}}
 
     def task(self, slot: int, at: str, *messages: Message, container: bool = True) -> None:
-        """Add a task of the application."""
+        """Add a task of the application on a node."""
         key = f"t{slot}"
+        self.at[key] = at
         self.kinds["tasks"][key] = {
             "ID": key, "ServiceID": "tally_app", "Slot": slot, "NodeID": at, "Status": {
                 "State": "running", "ContainerStatus": {"ContainerID": key} if container else {}}}
@@ -59,33 +65,54 @@ class Logging(Engine):
 
     def answer(self, method: str, path: list[str], query: dict[str, list[str]],
                body: dict[str, Any]) -> tuple[int, Any]:
-        if path[0] != "containers" or self.failing:
+        if path[0] != "containers":
             return super().answer(method, path, query, body)
-        container, tail = path[1], query["tail"][0]
+        return 404, {"message": "a manager isn't asked for containers"}
+
+    def log(self, node: str, container: str, tail: str) -> tuple[int, Any]:
+        """Return what the engine of a node answers when it is asked for a log."""
         self.asked.append((container, tail))
+        if self.at.get(container) != node:
+            return 404, {"message": f"No such container: {container}"}
         if container in self.unreadable:
             return 500, {"message": self.unreadable[container]}
         if container not in self.written:
             return 404, {"message": f"No such container: {container}"}
         messages = self.written[container]
         last = messages if tail == "all" else messages[max(0, len(messages) - int(tail)):]
-        return 200, b"".join(struct.pack(">BxxxL", stream, len(text.encode())) + text.encode()
-                             for stream, text in last)
+        return 200, b"".join(framed(*message) for message in last)
 
     def _matches(self, each: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
         return each["ID"] in wanted["id"] if "id" in wanted else super()._matches(each, wanted)
 
 
+class Node(Engine):
+    """The engine of one node, which has the containers there and nothing else."""
+
+    def __init__(self, api: Logging, name: str) -> None:
+        super().__init__()
+        self._api, self._name = api, name
+
+    def answer(self, method: str, path: list[str], query: dict[str, list[str]],
+               body: dict[str, Any]) -> tuple[int, Any]:
+        assert path[0] == "containers" and path[2] == "logs"
+        return self._api.log(self._name, path[1], query["tail"][0])
+
+
 @contextmanager
 def two_machines(api: Logging, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Target]:
-    """Yield two machines with the same engine; a third of the inventory can't be reached."""
-    api.node("one", "10.0.0.1")
-    api.node("two", "10.0.0.2")
+    """Yield two machines; a third one of the inventory can't be reached."""
+    names = ("one", "two")
+    for number, name in enumerate(names, 1):
+        api.node(name, f"10.0.0.{number}")
     chosen = load(folder, swarm(node(1), node(2, "worker"), node(3, "worker")))
     there = [Member(each, LocalMachine()) for each in chosen.nodes[:2]]
-    missing: dict[Node, OperatorError] = {chosen.nodes[2]: Refused("it can't be reached")}
-    with aiming_at(api, Fleet(there, chosen, missing)) as target:
-        def connect(machine: LocalMachine) -> docker.DockerClient:
-            return target.client
+    missing: dict[inventory.Node, OperatorError] = {chosen.nodes[2]: Refused("it can't be reached")}
+    with aiming_at(api, Fleet(there, chosen, missing)) as target, ExitStack() as engines:
+        clients = [(member.machine, engines.enter_context(reached(Node(api, name))))
+                   for member, name in zip(there, names)]
+
+        def connect(machine: Machine, timeout: float) -> docker.DockerClient:
+            return next(client for known, client in clients if known is machine)
         patch.setattr(engine, "connect", connect)
         yield target

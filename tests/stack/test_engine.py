@@ -237,6 +237,22 @@ def test_a_stack_command_uses_the_first_client_and_its_input(tmp_path: Path, cli
     assert (done.code, done.stdout) == (0, f"1|{HOST} stack config -c-\nservices: {{}}")
 
 
+@pytest.mark.parametrize(("error", "cause"), [
+    (Refused("the engine is old", "upgrade it"), "the engine is old"),
+    (docker.errors.APIError("500 Server Error for http+docker://localhost/v1.47/nodes", None,
+                            "rpc error: desc = The swarm does not have a leader. It's possible"),
+     "the Swarm has no leader"),
+    (docker.errors.APIError("404 Client Error for http+docker://localhost/v1.47/nodes", None,
+                            "node x not found"), "node x not found"),
+    (requests.ReadTimeout("HTTPConnectionPool(host='localhost'): Read timed out. (timeout=10)"),
+     "the engine doesn't answer"),
+    (requests.exceptions.ChunkedEncodingError("('Connection broken: IncompleteRead(3 bytes)')"),
+     "the connection ended"),
+    (requests.RequestException(), "RequestException")])
+def test_why_an_engine_failed_is_said_in_a_few_words(error: Exception, cause: str) -> None:
+    assert engine.cause_of(error) == cause
+
+
 def test_credentials_are_read_from_their_folder(tmp_path: Path, cli: Cli) -> None:
     client(tmp_path, "20.10.24", buildx=False)
     docker = cli(tmp_path, config="/etc/tally/docker")

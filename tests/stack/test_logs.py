@@ -8,8 +8,10 @@ import pytest
 
 from stack import console, logs
 from stack.errors import OperatorError
+from stack.machine import LocalMachine
 from stack.rollout import NotArrived
 from stack.target import Target
+from stack.task_logs import Reader
 from tests.stack.conftest import AddCommand
 from tests.stack.failing import error_of
 from tests.stack.log_api import Logging, two_machines, wrote
@@ -103,8 +105,27 @@ def test_the_cause_of_a_failure_is_what_docker_said(
     assert capsys.readouterr().out == "    no such image\n"
 
 
-def test_where_nobody_answers_a_failure_is_told_without_a_log(
+def test_why_the_cause_of_a_failure_cant_be_told_stops_nobody(
         api: Logging, target: Target, capsys: pytest.CaptureFixture[str]) -> None:
     api.failing = True
     logs.tell_cause(target, NotArrived("app: exited", task="t1"))
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "    its log can't be read: the Swarm has no leader\n"
+    api.failing = False
+    # As no version of the Engine's API has it.
+    api.kinds["tasks"]["t1"] = {"ID": "t1"}
+    logs.tell_cause(target, NotArrived("app: exited", task="t1"))
+    assert capsys.readouterr().out == "    its log can't be read: 'Status'\n"
+
+
+class Unreachable(LocalMachine):
+    """Managers of which none can be reached any more."""
+
+    @property
+    def alive(self) -> bool:
+        return False
+
+
+def test_to_follow_ends_with_the_way_to_the_managers(api: Logging, target: Target) -> None:
+    cut_off = Target(target.fleet, Unreachable(), target.client, target.cli, target.settings)
+    assert error_of(lambda: logs.go_on(cut_off, Reader(target, "app", {})), OperatorError) \
+        == "no manager answers any more: ./fab logs again"
