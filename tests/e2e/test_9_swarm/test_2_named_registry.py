@@ -40,7 +40,8 @@ def test_images_are_kept_in_a_registry_that_the_inventory_names(scene: Scene) ->
     # By its label it stays where it is; else it would go with its being named.
     keeper, *rest = scene.machines
     scene.laptop.choose(
-        [entry(keeper, registry="true"), *map(entry, rest)], images=others,
+        [entry(keeper, registry="true", postgres="true", edge="true"),
+         *(entry(machine, edge="true") for machine in rest)], images=others,
         registry={"address": f"{host}/team", "user": user, "password_file": "~/password",
                   "ca": "~/ca.pem"})
     with forgotten(scene, CREDENTIALS, CA.format(host=host)):

@@ -184,12 +184,13 @@ class Release:
 
 
 def earlier_release(scene: Scene) -> Release:
-    """Return a release that was proven and isn't what serves now."""
+    """Return a release that was proven and isn't what serves now, from the Swarm's registry."""
     records = [json.loads(b64decode(json.loads(line)))
                for line in scene.holder.console(RECORDS).stdout.splitlines()]
-    return next(Release(record["version"], record["commit"],
-                        record["content"]["services"]["app"]["image"])
-                for record in records if record["version"] != scene.serving().version)
+    releases = [Release(record["version"], record["commit"],
+                        record["content"]["services"]["app"]["image"]) for record in records]
+    return next(release for release in releases if release.version != scene.serving().version
+                and release.image.startswith(f"{scene.holder.address}:5000/tally/"))
 
 
 @contextmanager
