@@ -41,13 +41,13 @@ def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, imag
             preflight.check_room(target.machine, preflight.LEAST_DISK)
             preflight.check_ports(target.machine, target.settings)
         swarm.require_labels(target.client)
-        wanted = snapshot.version()
+        wanted, others = snapshot.version(), target.chosen
         # The registry may have this number from another commit, built elsewhere.
         target.store.fetch(f"{target.store.prefix}/app:{wanted.tag}")
         release = images.resolve(target.client, wanted, target.store.prefix)
         planned = images.plan(snapshot, release, base, target.store.prefix,
                               proxies(target))
-        builds = {name: each for name, each in planned.items() if name not in target.chosen}
+        builds = {name: each for name, each in planned.items() if name not in others}
         stack = render(target, snapshot, {name: each.tag for name, each in builds.items()})
         if complaint := rollout.check(target.cli, stack):
             raise Refused(f"{STACK_FILE}: {complaint}")

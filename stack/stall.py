@@ -1,9 +1,10 @@
 """Get an update going again that Swarm itself would leave unfinished for ever."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ import requests
 from docker.errors import DockerException
 
 from stack import engine
-from stack.progress import DISMISSED, place
+from stack.progress import DISMISSED, Task, place
 from stack.swarm import BEGUN_ANEW, STACK
 
 INTERVAL = 5.0  # seconds from one look to the next
@@ -20,7 +21,20 @@ INTERVAL = 5.0  # seconds from one look to the next
 NOT_YET_RUNNING = {"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"}
 # In these, Swarm takes a service's tasks for what they should be.
 AT_REST = {"", "completed"}
+Groups = frozenset[frozenset[str]]
 NO_ANSWER = (DockerException, requests.RequestException)
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Why an update seems to be stuck, and which tasks, each alone or together, show it."""
+
+    cause: str
+    shown_by: Groups
+
+    def confirms(self, earlier: "Suspicion | None") -> bool:
+        """Tell whether a look that was taken before showed some of the same."""
+        return earlier is not None and not self.shown_by.isdisjoint(earlier.shown_by)
 
 
 class Stalls:
@@ -29,7 +43,7 @@ class Stalls:
     def __init__(self, client: docker.DockerClient) -> None:
         self._client = client
         self._looked = time.monotonic()
-        self._suspected: dict[str, str] = {}
+        self._suspected: dict[str, Suspicion] = {}
 
     def end(self, services: Iterable[str]) -> dict[str, str]:
         """Look from time to time how updates stand; return why which of them began anew.
@@ -40,10 +54,10 @@ class Stalls:
             return {}
         self._looked = time.monotonic()
         before, self._suspected = self._suspected, self._look(services)
-        return {name: cause for name, cause in self._suspected.items()
-                if before.get(name) == cause and self._begin_anew(name)}
+        return {name: found.cause for name, found in self._suspected.items()
+                if found.confirms(before.get(name)) and self._begin_anew(name)}
 
-    def _look(self, services: Iterable[str]) -> dict[str, str]:
+    def _look(self, services: Iterable[str]) -> dict[str, "Suspicion"]:
         """Return why which of these services would stay as they are."""
         found = {}
         with suppress(*NO_ANSWER):
@@ -52,10 +66,10 @@ class Stalls:
             for name in services:
                 service = self._client.api.inspect_service(f"{STACK}_{name}")
                 tasks = self._client.api.tasks(filters={"service": service["ID"]})
-                if waits_in_vain(service, tasks, down):
-                    found[name] = "waited for a task on a node that went down"
-                elif keeps_too_many(service, tasks):
-                    found[name] = "kept two tasks where one is wanted"
+                if lost := given_up(service, tasks, down):
+                    found[name] = Suspicion("waited for a task on a node that went down", lost)
+                elif pairs := doubled(service, tasks):
+                    found[name] = Suspicion("kept two tasks where one is wanted", pairs)
         return found
 
     def _begin_anew(self, name: str) -> bool:
@@ -69,23 +83,24 @@ class Stalls:
         return False
 
 
-def waits_in_vain(service: dict[str, Any], tasks: list[dict[str, Any]], down: set[str]) -> bool:
-    """Tell whether an update's task was given up on a node that is down, before it ran.
+def given_up(service: dict[str, Any], tasks: list[Task], down: set[str]) -> Groups:
+    """Return an update's tasks that were given up on a node that is down, before they ran.
 
     Swarm's updater waits for each new task until it runs or has failed. Of such a one it
     hears neither, though another has long taken its place (seen with Docker 26.1).
     """
     update = service.get("UpdateStatus") or {}
-    return update.get("State") == "updating" and any(
-        task.get("NodeID") in down and task["DesiredState"] in DISMISSED
+    return frozenset(
+        frozenset({task["ID"]}) for task in tasks if update.get("State") == "updating"
+        and task.get("NodeID") in down and task["DesiredState"] in DISMISSED
         and task["Status"]["State"] in NOT_YET_RUNNING
         # Of an update that has begun since, it is none.
         and datetime.fromisoformat(task["CreatedAt"]) >= datetime.fromisoformat(
-            update["StartedAt"]) for task in tasks)
+            update["StartedAt"]))
 
 
-def keeps_too_many(service: dict[str, Any], tasks: list[dict[str, Any]]) -> bool:
-    """Tell whether two tasks stay in one place though no update is under way.
+def doubled(service: dict[str, Any], tasks: list[Task]) -> Groups:
+    """Return the tasks that share a place though no update is under way.
 
     An old task that fails while its successor starts gets one more successor. Swarm ends
     one of the two when the update has completed, but not if it still takes that update for
@@ -93,7 +108,9 @@ def keeps_too_many(service: dict[str, Any], tasks: list[dict[str, Any]]) -> bool
     Docker 26.1).
     """
     if (service.get("UpdateStatus") or {}).get("State", "") not in AT_REST:
-        return False
-    places = Counter(place(task) for task in tasks if task["DesiredState"] == "running"
-                     and task["Status"]["State"] == "running")
-    return any(count > 1 for count in places.values())
+        return frozenset()
+    places = defaultdict(set)
+    for task in tasks:
+        if task["DesiredState"] == task["Status"]["State"] == "running":
+            places[place(task)].add(task["ID"])
+    return frozenset(frozenset(ids) for ids in places.values() if len(ids) > 1)

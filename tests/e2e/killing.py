@@ -6,6 +6,8 @@ from tests.lab import host
 LOCKED = 7
 # Seconds in which a lock has ended by itself: it lives on for 45 without its holder.
 EXPIRED = 60
+# What is told of a service whose update had to be helped on.
+ANEW = "its update has begun anew"
 
 
 def killed_at_every_step(laptop: Laptop, *arguments: str, awaited_locks: int = 0) -> list[str]:
@@ -47,4 +49,6 @@ def killed_somewhere_new(laptop: Laptop, arguments: tuple[str, ...],
 def beginning(line: str) -> str:
     """Return what a line of progress says of its step, without how it went."""
     name, _, told = line.strip().partition("  ")
+    if told.endswith(ANEW):
+        return ANEW
     return f"{name} …" if told.endswith("…") else name

@@ -135,6 +135,18 @@ def test_tasks_that_are_too_many_after_an_update_have_it_begin_anew(
     assert labels(doubled)[BEGUN_ANEW] == "1010"
 
 
+def test_one_place_after_the_other_is_an_update_that_goes_on(
+        doubled: Engine, client: docker.DockerClient, clock: Clock) -> None:
+    stalls = Stalls(client)
+    clock.tick()
+    assert stalls.end(["app"]) == {}
+    for task, name in zip(doubled.kinds["tasks"].values(), ("three", "four")):
+        task.update(ID=name, Slot=2)
+    clock.tick()
+    assert stalls.end(["app"]) == {}
+    assert BEGUN_ANEW not in labels(doubled)
+
+
 @pytest.mark.parametrize(("key", "value"), [
     ("Slot", 2), ("DesiredState", "shutdown"), ("Status", {"State": "starting"})])
 def test_one_task_in_each_place_is_left_alone(

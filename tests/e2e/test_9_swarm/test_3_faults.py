@@ -120,6 +120,7 @@ def test_a_reservation_too_large_for_any_node_is_refused(scene: Scene) -> None:
 
 
 def test_a_port_of_the_inventory_that_every_edge_needs_itself_is_refused(scene: Scene) -> None:
+    scene.change_page("At another port")
     scene.laptop.choose([entry(machine) for machine in scene.machines], ports={"http": 22})
 
     said = refusal(scene, "deploy")
@@ -213,6 +214,7 @@ def image_deleted(registry: Machine, image: str) -> Iterator[None]:
 def test_an_image_that_the_inventory_names_is_looked_up_before_anything_is_begun(
         scene: Scene) -> None:
     nodes = [entry(machine) for machine in scene.machines]
+    scene.change_page("With another's image")
     container = scene.serving().definitions["tally_traefik"]["TaskTemplate"]["ContainerSpec"]
     there = container["Image"].partition("@")[0]
 
