@@ -93,12 +93,10 @@ def another_password(scene: Scene) -> Iterator[None]:
 def test_the_tasks_that_a_deploy_replaces_are_those_that_the_plan_told(scene: Scene) -> None:
     services = ["app", "postgres", "socket-proxy", "traefik"]
     serving, before = scene.serving(), {service: scene.tasks(service) for service in services}
-    scene.replace("docker-stack.yml", "pids: 50}", "pids: 60}")
 
-    told = groups(scene.fab("plan --exit-code"))["Tasks that are replaced"]
-    serving.check(well(scene.fab("deploy --json")))
+    told = groups(scene.fab("plan --exit-code", env="USER_NAME=Ada"))["Tasks that are replaced"]
+    serving.check(well(scene.fab("deploy --json", env="USER_NAME=Ada")))
 
     replaced = [service for service in services if scene.tasks(service) != before[service]]
-    # The application tells its version, which is another.
-    assert sorted(line.partition(":")[0] for line in told) == replaced == ["app", "socket-proxy"]
-    assert all(not scene.tasks(service) & before[service] for service in replaced)
+    assert [line.partition(":")[0] for line in told] == replaced == ["app"]
+    assert not scene.tasks("app") & before["app"]
