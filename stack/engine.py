@@ -1,12 +1,9 @@
 """Reach the Docker Engine, through its SDK and, for what that lacks, its CLI."""
 
 import re
-import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, wraps
-from http import HTTPStatus
 from pathlib import Path, PurePath
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,13 +24,7 @@ HOST = f"unix://{SOCKET}"
 OLDEST_API = (1, 41)
 # What an engine, or the way to it, may fail with.
 FAILURES = (OperatorError, DockerException, requests.RequestException)
-# Before each message of a log: its stream and its length, after /containers/{id}/attach in the
-# Engine API's reference. What the engine itself has to say comes in a stream of its own.
-MESSAGE = struct.Struct(">BxxxL")
-ENGINES_OWN = 3
-# Docker splits longer lines (moby/moby, daemon/logger/copier.go).
-LONGEST_MESSAGE = 16384
-# How it says that the managers have no majority, or are electing a leader.
+# How Docker says that the managers have no majority, or are electing a leader.
 LEADERLESS = "does not have a leader"
 # Seconds until an engine that has accepted no stack, or removed none, is given up.
 STACK_TIMEOUT = 120
@@ -94,72 +85,6 @@ def redefine(client: docker.DockerClient, path: str, changed: dict[str, Any]) ->
     client.api.post(f"{client.api.base_url}/v{client.api.api_version}/{path}/update",
                     params={"version": changed["Version"]["Index"]}, json=changed["Spec"],
                     timeout=10).raise_for_status()
-
-
-@dataclass(frozen=True, slots=True)
-class LogMessage:
-    """A line that a container wrote, or a part of one, and when: as RFC 3339.
-
-    `stream` is 1 for stdout and 2 for stderr.
-    """
-
-    stream: int
-    time: str
-    text: bytes
-
-    @property
-    def ends(self) -> bool:
-        """Whether it is the end of a line; of a long one, Docker 20.10 doesn't say so."""
-        return self.text.endswith(b"\n") or len(self.text) < LONGEST_MESSAGE
-
-
-@dataclass(frozen=True)
-class ContainerLog:
-    """The messages of a container that could be read; `trouble` is why others couldn't."""
-
-    messages: list[LogMessage]
-    trouble: str = ""
-
-
-def container_log(client: docker.DockerClient, container: str, tail: int | None,
-                  timeout: float) -> ContainerLog:
-    """Return the last messages of a container without a terminal, or all; none if it is gone.
-
-    The SDK would lose where a message begins. Raises requests.RequestException, also after so
-    many seconds of silence.
-    """
-    answer = client.api.get(
-        f"{client.api.base_url}/v{client.api.api_version}/containers/{container}/logs",
-        params={"stdout": 1, "stderr": 1, "timestamps": 1, "tail": "all" if tail is None else tail},
-        timeout=timeout)
-    if answer.status_code == HTTPStatus.NOT_FOUND:
-        return ContainerLog([])
-    if not answer.ok:
-        return ContainerLog([], cause_of(_api_error(answer)))
-    return _messages(answer.content)
-
-
-def _api_error(answer: requests.Response) -> APIError:
-    """Return the SDK's error for an answer that is one."""
-    try:
-        said = str(answer.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        said = answer.text
-    return APIError(f"{answer.status_code} {answer.reason}", answer, said)
-
-
-def _messages(content: bytes) -> ContainerLog:
-    found, said, position = list[LogMessage](), b"", 0
-    while position + MESSAGE.size <= len(content):
-        stream, length = MESSAGE.unpack_from(content, position)
-        position += MESSAGE.size + length
-        text = content[position - length:position]
-        if stream == ENGINES_OWN:
-            said += text
-        else:
-            time, _, text = text.partition(b" ")
-            found.append(LogMessage(stream, time.decode(errors="replace"), text))
-    return ContainerLog(found, " ".join(said.decode(errors="replace").split()))
 
 
 def answers(machine: Machine) -> bool:

@@ -29,10 +29,7 @@ def logs(service: str, follow: bool, lines: str) -> None:
     # Whoever reads the log from a pipe wants nothing else in it.
     console.leave_stdout()
     target = Target.reach("./fab logs")
-    names = sorted(records.spec_hashes(target.client))
-    if service not in names:
-        raise Refused(f"there is no service {service!r}",
-                      f"choose one of: {', '.join(names) or 'none, ./fab deploy first'}")
+    records.require_service(target.client, service)
     most = None if lines == "all" else int(lines)
     # With the last message of a task at least, since those after it are new.
     tail = None if most is None else max(1, most)

@@ -41,7 +41,9 @@ def prepare(target: Target, snapshot: Snapshot) -> tuple[Version, dict[str, imag
             preflight.check_room(target.machine, preflight.LEAST_DISK)
             preflight.check_ports(target.machine, target.settings)
         swarm.require_labels(target.client)
-        wanted, others = snapshot.version(), target.chosen
+        wanted = snapshot.version()
+        # One that can't be found refuses the deploy before any image is fetched.
+        others = target.chosen
         # The registry may have this number from another commit, built elsewhere.
         target.store.fetch(f"{target.store.prefix}/app:{wanted.tag}")
         release = images.resolve(target.client, wanted, target.store.prefix)

@@ -23,6 +23,7 @@ LOOP_TIME = timedelta(minutes=2)
 RETRIES = 3
 # Tasks that Swarm has told to end.
 DISMISSED = {"shutdown", "remove"}
+# All in which a task runs no more.
 ENDED = BROKEN_TASKS | DISMISSED
 Task = dict[str, Any]
 

@@ -11,6 +11,7 @@ from typing import Any
 import docker
 
 from stack.definition import Stack
+from stack.errors import Refused
 from stack.probe import Report
 from stack.schema import Revision, newer_than
 from stack.swarm import BEGUN_ANEW, OF_STACK, STACK
@@ -62,6 +63,14 @@ class Record:
 def spec_hashes(client: docker.DockerClient) -> dict[str, str]:
     """Return the hash of each of the stack's services as Docker holds it now."""
     return {name: _hash(spec) for name, spec in definitions(client).items()}
+
+
+def require_service(client: docker.DockerClient, service: str) -> None:
+    """Refuse the name of a service that doesn't run here."""
+    names = sorted(spec_hashes(client))
+    if service not in names:
+        raise Refused(f"there is no service {service!r}",
+                      f"choose one of: {', '.join(names) or 'none, ./fab deploy first'}")
 
 
 def definitions(client: docker.DockerClient) -> dict[str, dict[str, Any]]:

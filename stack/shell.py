@@ -32,10 +32,7 @@ def ssh(name: str, command: str) -> None:
 def execute(service: str, command: str) -> None:
     """Run a command in a container of a service, on whichever node it is."""
     target = Target.reach("./fab exec")
-    names = sorted(records.spec_hashes(target.client))
-    if service not in names:
-        raise Refused(f"there is no service {service!r}",
-                      f"choose one of: {', '.join(names) or 'none, ./fab deploy first'}")
+    records.require_service(target.client, service)
     member, container = container_of(target, service)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     options = "--interactive --tty" if terminal else "--interactive"

@@ -13,8 +13,9 @@ from itertools import takewhile
 
 import docker
 
-from stack import engine
-from stack.engine import FAILURES, LogMessage
+from stack import container_log, engine
+from stack.container_log import LogMessage
+from stack.engine import FAILURES
 from stack.errors import Refused
 from stack.fleet import Member
 from stack.progress import ENDED, Task
@@ -186,7 +187,7 @@ class TaskLog:
     def _ask(self, client: docker.DockerClient, container: str,
              tail: int | None) -> list[LogMessage]:
         # Of the tasks that have ended, Docker keeps only the last few containers.
-        found = engine.container_log(client, container, tail, TIMEOUT)
+        found = container_log.read(client, container, tail, TIMEOUT)
         self.trouble = found.trouble
         return found.messages
 

@@ -1,13 +1,15 @@
 """Give each test a machine, commands of its own and git repositories."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from stack.machine import LocalMachine
+from stack.target import Target
 from tests.stack.executables import executable
+from tests.stack.log_api import Logging, two_machines
 from tests.stack.repository import Repository
 
 AddCommand = Callable[..., Path]
@@ -48,3 +50,17 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     made.write(".gitignore", ".env\n*.log\n")
     made.commit("Begin")
     return made
+
+
+@pytest.fixture
+def api() -> Logging:
+    return Logging()
+
+
+@pytest.fixture
+def two(api: Logging, tmp_path: Path, add_command: AddCommand,
+        monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    """Two machines with an engine each, whose containers have logs."""
+    add_command("docker")
+    with two_machines(api, tmp_path, monkeypatch) as target:
+        yield target

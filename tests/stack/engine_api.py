@@ -67,7 +67,7 @@ class Engine:
         labelled = self.kinds.get("services", {}).get(each.get("ServiceID", ""), each)
         labels = labelled.get("Labels") or labelled.get("Spec", {}).get("Labels") or {}
         given = {"label": {*labels, *(f"{key}={value}" for key, value in labels.items())},
-                 "service": {each.get("ServiceID")}}
+                 "service": {each.get("ServiceID")}, "id": {each.get("ID")}}
         # An engine takes a name for the beginning of one.
         return all(_name(each).startswith(value) if key == "name" else value in given[key]
                    for key, values in wanted.items() for value in values)

@@ -63,27 +63,16 @@ class Logging(Engine):
                 "State": "running", "ContainerStatus": {"ContainerID": key} if container else {}}}
         self.written[key] = list(messages)
 
-    def answer(self, method: str, path: list[str], query: dict[str, list[str]],
-               body: dict[str, Any]) -> tuple[int, Any]:
-        if path[0] != "containers":
-            return super().answer(method, path, query, body)
-        return 404, {"message": "a manager isn't asked for containers"}
-
     def log(self, node: str, container: str, tail: str) -> tuple[int, Any]:
         """Return what the engine of a node answers when it is asked for a log."""
         self.asked.append((container, tail))
-        if self.at.get(container) != node:
+        if self.at.get(container) != node or container not in self.written:
             return 404, {"message": f"No such container: {container}"}
         if container in self.unreadable:
             return 500, {"message": self.unreadable[container]}
-        if container not in self.written:
-            return 404, {"message": f"No such container: {container}"}
         messages = self.written[container]
         last = messages if tail == "all" else messages[max(0, len(messages) - int(tail)):]
         return 200, b"".join(framed(*message) for message in last)
-
-    def _matches(self, each: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
-        return each["ID"] in wanted["id"] if "id" in wanted else super()._matches(each, wanted)
 
 
 class Node(Engine):

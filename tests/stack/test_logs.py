@@ -1,37 +1,26 @@
 """Whoever asks for a log gets it, and nothing else in it."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from stack import console, logs
 from stack.errors import OperatorError
-from stack.machine import LocalMachine
 from stack.rollout import NotArrived
 from stack.target import Target
 from stack.task_logs import Reader
-from tests.stack.conftest import AddCommand
 from tests.stack.failing import error_of
-from tests.stack.log_api import Logging, two_machines, wrote
+from tests.stack.log_api import Logging, wrote
+from tests.stack.managers import Unreachable
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def api() -> Logging:
-    return Logging()
-
-
-@pytest.fixture
-def target(api: Logging, tmp_path: Path, add_command: AddCommand,
-           monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    add_command("docker")
-    with two_machines(api, tmp_path, monkeypatch) as target:
-        monkeypatch.setattr(Target, "reach", lambda why: target)
-        monkeypatch.setattr(console, "leave_stdout", lambda: None)
-        yield target
+def target(two: Target, monkeypatch: pytest.MonkeyPatch) -> Target:
+    monkeypatch.setattr(Target, "reach", lambda why: two)
+    monkeypatch.setattr(console, "leave_stdout", lambda: None)
+    return two
 
 
 @pytest.mark.parametrize(("lines", "shown", "tail"), [
@@ -115,14 +104,6 @@ def test_why_the_cause_of_a_failure_cant_be_told_stops_nobody(
     api.kinds["tasks"]["t1"] = {"ID": "t1"}
     logs.tell_cause(target, NotArrived("app: exited", task="t1"))
     assert capsys.readouterr().out == "    its log can't be read: 'Status'\n"
-
-
-class Unreachable(LocalMachine):
-    """Managers of which none can be reached any more."""
-
-    @property
-    def alive(self) -> bool:
-        return False
 
 
 def test_to_follow_ends_with_the_way_to_the_managers(api: Logging, target: Target) -> None:

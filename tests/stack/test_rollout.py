@@ -19,6 +19,7 @@ from stack.swarm import NAMESPACE
 from tests.stack.conftest import AddCommand
 from tests.stack.engine_api import Engine, reached
 from tests.stack.failing import error_of
+from tests.stack.managers import Several, Unreachable
 from tests.stack.serving import serving
 from tests.stack.terminal import Terminal
 
@@ -320,14 +321,6 @@ def test_that_more_run_than_are_wanted_is_told_at_the_deadline(machine: LocalMac
             == "not steady after 0 s: app 2/1 (more run than are wanted)"
 
 
-class Unreachable(LocalMachine):
-    """A machine whose connection has ended."""
-
-    @property
-    def alive(self) -> bool:
-        return False
-
-
 def test_a_wait_ends_when_no_manager_can_be_reached_any_more() -> None:
     engine = Engine()
     engine.failing = True
@@ -335,15 +328,6 @@ def test_a_wait_ends_when_no_manager_can_be_reached_any_more() -> None:
         said = error_of(lambda: rollout.wait(client, Unreachable(), STACK, timeout=60),
                         NotArrived)
     assert said == "no manager answers any more"
-
-
-class Several(LocalMachine):
-    """Stands for several managers; counts how often another one was to be asked."""
-
-    passed_over = 0
-
-    def pass_over(self) -> None:
-        self.passed_over += 1
 
 
 def test_a_manager_that_says_nothing_for_a_while_is_passed_over(

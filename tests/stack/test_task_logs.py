@@ -1,6 +1,5 @@
 """What tasks have written is read wherever they ran, in the order of time, and once."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +8,13 @@ import docker
 import pytest
 
 from stack import task_logs
-from stack.engine import LONGEST_MESSAGE
-from stack.machine import LocalMachine
+from stack.container_log import LONGEST_MESSAGE
 from stack.target import Target
 from stack.task_logs import PAUSE, WINDOW, Line, Reader, nanoseconds
 from tests.stack.conftest import AddCommand
 from tests.stack.log_api import (
     ENGINES_OWN, STDERR, STDOUT, Logging, Message, stamp, two_machines, wrote)
+from tests.stack.managers import Several
 
 pytestmark = pytest.mark.unit
 
@@ -23,16 +22,8 @@ APP = {"service": "tally_app"}
 
 
 @pytest.fixture
-def api() -> Logging:
-    return Logging()
-
-
-@pytest.fixture
-def target(api: Logging, tmp_path: Path, add_command: AddCommand,
-           monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    add_command("docker")
-    with two_machines(api, tmp_path, monkeypatch) as target:
-        yield target
+def target(two: Target) -> Target:
+    return two
 
 
 @pytest.fixture
@@ -216,15 +207,6 @@ def test_an_engine_that_doesnt_answer_is_left_alone_for_a_while(
             assert reader.unread == dict.fromkeys(
                 ("app.1@host-one", "app.2@host-one"), "the connection ended")
             assert [container for container, _ in api.asked] == asked
-
-
-class Several(LocalMachine):
-    """Stands for several managers; counts how often another one was to be asked."""
-
-    passed_over = 0
-
-    def pass_over(self) -> None:
-        self.passed_over += 1
 
 
 def test_without_an_answer_what_runs_is_remembered_and_another_manager_is_asked(
