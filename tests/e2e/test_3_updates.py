@@ -11,29 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e import verdict
+from tests.e2e import migrations, verdict
 from tests.e2e.faults import said_cause
 from tests.e2e.site import Page, Site, lines
 from tests.lab import Machine, host
 
 pytestmark = pytest.mark.lab
-
-BAD_MIGRATION = '''"""A step that can't work."""
-from alembic import op
-
-revision = "9999"
-down_revision = "{head}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    op.execute("SELECT * FROM a_table_that_is_not_there")
-
-
-def downgrade() -> None:
-    pass
-'''
 
 
 @contextmanager
@@ -111,15 +94,15 @@ def test_a_lock_is_taken_from_its_holder_when_told(site: Site) -> None:
 def test_a_failing_migration_leaves_the_application_untouched(
         edited: Site, machine: Machine) -> None:
     version, tasks, before = edited.version(), edited.tasks(), verdict.definitions(machine)
-    head = edited.query("SELECT version_num FROM alembic_version")
-    bad = BAD_MIGRATION.format(head=head)
+    head = edited.query(migrations.HEAD)
+    bad = migrations.step("9999", head, "SELECT * FROM a_table_that_is_not_there")
     edited.sh(f"cat > migrations/versions/9999_bad.py <<'END'\n{bad}END")
     done = edited.fab("deploy --json")
     assert "the running release is untouched" in said_cause(done, 3)
     assert "a_table_that_is_not_there" in done.stderr
     verdict.check_true(done, machine, [edited], before, version)
     assert edited.tasks() == tasks
-    assert edited.query("SELECT version_num FROM alembic_version") == head
+    assert edited.query(migrations.HEAD) == head
     assert (edited.query(verdict.MIGRATING), edited.query(verdict.LOCKS)) == ("0", "0")
     assert "tally_migrate" not in edited.sh("docker service ls")
 

@@ -2,30 +2,12 @@
 
 import pytest
 
-from tests.e2e import verdict
+from tests.e2e import migrations, verdict
 from tests.e2e.faults import said_cause
 from tests.e2e.site import Page, Site, lines
 from tests.lab import Machine, Result
 
 pytestmark = pytest.mark.lab
-
-HEAD = "SELECT version_num FROM alembic_version"
-MIGRATION = '''"""take a step."""
-from alembic import op
-
-revision = "{name}"
-down_revision = "{head}"
-branch_labels = None
-depends_on = None
-{marked}
-
-def upgrade() -> None:
-    op.execute("{sql}")
-
-
-def downgrade() -> None:
-    pass
-'''
 
 
 def left(site: Site) -> str:
@@ -90,8 +72,7 @@ def test_destroy_with_data_begins_anew(site: Site, address: str) -> None:
 
 def migrate(site: Site, head: str, name: str, sql: str, contracts: str = "") -> None:
     """Add a migration to the clone."""
-    marked = f"contracts = {contracts!r}\n" if contracts else ""
-    text = MIGRATION.format(name=name, head=head, sql=sql, marked=marked)
+    text = migrations.step(name, head, sql, contracts=contracts)
     site.sh(f"cat > migrations/versions/{name}.py <<'END'\n{text}END")
 
 
@@ -103,7 +84,7 @@ def well(done: Result) -> str:
 def test_a_rollback_goes_over_an_added_table_and_not_over_a_dropped_one(
         edited: Site, machine: Machine, address: str) -> None:
     first = edited.version()
-    migrate(edited, edited.query(HEAD), "adds", "CREATE TABLE remarks (said text)")
+    migrate(edited, edited.query(migrations.HEAD), "adds", "CREATE TABLE remarks (said text)")
     well(edited.fab("deploy"))
     second = edited.version()
     said = well(edited.fab("rollback"))
@@ -125,7 +106,7 @@ def test_a_rollback_goes_over_an_added_table_and_not_over_a_dropped_one(
         f"{second} can't run on today's schema: migration drops breaks it (it reads the table "
         "remarks): mend it forward with a new release, or choose a newer one: ./fab releases")
     verdict.check_true(late, machine, [edited], before, third)
-    assert edited.query(HEAD) == "drops"
+    assert edited.query(migrations.HEAD) == "drops"
     assert edited.visit(address).visits == visits + 1
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.e2e import migrations
 from tests.e2e.cluster import nothing_changed
 from tests.e2e.faults import POSTGRES, Scene, well
 from tests.e2e.site import lines
@@ -12,23 +13,6 @@ from tests.lab import Result
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.usefixtures("restored")]
 
-MIGRATION = '''"""keep what visitors say."""
-from alembic import op
-
-revision = "9999"
-down_revision = "{head}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    op.execute("CREATE TABLE remarks (said text)")
-
-
-def downgrade() -> None:
-    op.execute("DROP TABLE remarks")
-'''
-HEAD = "SELECT version_num FROM alembic_version"
 # The same password under another name, as after it was made anew.
 ANOTHER = "docker exec {container} cat /run/secrets/app-password | " \
     "docker secret create --label tally.secret=app-password tally-app-password-another -"
@@ -49,8 +33,9 @@ def groups(done: Result) -> dict[str, list[str]]:
 
 
 def test_migrations_are_told_with_their_sql_and_none_is_run(scene: Scene) -> None:
-    head = scene.query(HEAD)
-    scene.write("migrations/versions/9999_remarks.py", MIGRATION.format(head=head))
+    head = scene.query(migrations.HEAD)
+    scene.write("migrations/versions/9999_remarks.py", migrations.step(
+        "9999", head, "CREATE TABLE remarks (said text)", says="keep what visitors say."))
 
     # The SQL is made by the application's image.
     early = scene.fab("plan --sql")
@@ -63,7 +48,7 @@ def test_migrations_are_told_with_their_sql_and_none_is_run(scene: Scene) -> Non
     assert found["Migrations"] == ["9999: keep what visitors say."]
     assert "CREATE TABLE remarks (said text);" in found["SQL"]
     assert found["Tasks that are replaced"] == ["app: new tasks before old ones, no gap"]
-    assert scene.query(HEAD) == head
+    assert scene.query(migrations.HEAD) == head
 
 
 def test_a_secret_that_was_made_anew_is_told_and_whose_tasks_it_replaces(scene: Scene) -> None:

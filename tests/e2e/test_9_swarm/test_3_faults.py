@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import verdict
+from tests.e2e import migrations, verdict
 from tests.e2e.cluster import entry, nothing_changed, on_all
 from tests.e2e.faults import POSTGRES, Sample, Scene, failures, said_cause, watching, well
 from tests.e2e.laptop import Laptop, new_laptop, quickest
@@ -39,24 +39,6 @@ systemd-run --quiet --unit=squatter --property=Restart=always --property=Restart
 docker kill $({CONTAINERS}traefik)
 until ss --no-header --listening --tcp --processes 'sport = :80' | grep python3; do sleep 0.1; done
 """
-HANGING = '''"""A step that never ends."""
-from alembic import op
-
-revision = "9999"
-down_revision = "{head}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    print("waiting for ever", flush=True)
-    op.execute("SELECT pg_sleep(600)")
-
-
-def downgrade() -> None:
-    pass
-'''
-HEAD = "SELECT version_num FROM alembic_version"
 NODES = "docker node ls --quiet"
 EXPIRY = "docker config inspect tally-lock --format '{{.Spec.Labels.expires}}'"
 # Seconds from one renewal of the lock to the next, and a margin.
@@ -274,8 +256,9 @@ def test_without_a_quorum_nothing_is_begun_and_with_one_all_is_well_again(scene:
 
 
 def test_a_migration_that_hangs_is_ended_and_leaves_nothing(scene: Scene) -> None:
-    serving, tasks, head = scene.serving(), scene.tasks("app"), scene.query(HEAD)
-    scene.write("migrations/versions/9999_hanging.py", HANGING.format(head=head))
+    serving, tasks, head = scene.serving(), scene.tasks("app"), scene.query(migrations.HEAD)
+    scene.write("migrations/versions/9999_hanging.py", migrations.step(
+        "9999", head, "SELECT pg_sleep(600)", prints="waiting for ever"))
     told = scene.laptop.home / "told"
 
     with scene.visited(), ThreadPoolExecutor(1) as pool:
@@ -298,7 +281,7 @@ def test_a_migration_that_hangs_is_ended_and_leaves_nothing(scene: Scene) -> Non
     host.wait_until(lambda: scene.query(verdict.MIGRATING) == "0", 30,
                     "end of the migration's sessions")
     assert scene.query(verdict.LOCKS) == "0"
-    assert (scene.tasks("app"), scene.query(HEAD)) == (tasks, head)
+    assert (scene.tasks("app"), scene.query(migrations.HEAD)) == (tasks, head)
     assert "tally_migrate" not in scene.holder.console("docker service ls").stdout
 
 
