@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import docker
 
 from stack import (
-    console, engine, fleet, groups, images, install, joining, lock, peers, records, store,
-    survey, swarm)
+    console, engine, fleet, groups, images, install, joining, lock, overlay, peers, records,
+    store, survey, swarm)
 from stack.console import Step, step
 from stack.errors import Refused, raise_all
 from stack.fleet import Fleet, Member
@@ -52,8 +52,9 @@ def change(machines: Fleet, looks: Sequence[Look], base: Member | None) -> docke
     """Open the firewalls, install Docker, make one Swarm; return a client of it."""
     if not machines.local:
         peers.introduce(machines, looks)
-    machines.each("docker", lambda member, current: ensure_docker(
-        next(look for look in looks if look.member is member), current))
+    of = {look.member: look for look in looks}
+    machines.each("docker", lambda member, current: ensure_docker(of[member], current))
+    machines.each("overlay", lambda member, current: ensure_watched(of[member], current))
     parts = survey.memberships(looks)
     if not machines.local:
         raise_all(joining.complaints(parts))
@@ -73,6 +74,12 @@ def ensure_docker(look: Look, current: Step) -> None:
     if done:
         version = look.member.client.version()["Version"]
         current.changed(f"{' and '.join(done)}, version {version}")
+
+
+def ensure_watched(look: Look, current: Step) -> None:
+    """Have what Docker loses of its networks removed, where systemd can see to it."""
+    if look.system.systemd and overlay.ensure_watched(look.member.machine):
+        current.changed("lost interfaces are removed from now on")
 
 
 def ensure_swarm(machines: Fleet, base: Member | None) -> docker.DockerClient:

@@ -138,10 +138,22 @@ def check_left_as_it_failed(failed: Result, machine: Machine) -> None:
     assert machine.console("docker config ls --quiet --filter label=tally.release").stdout == ""
 
 
-def test_an_engine_that_is_stopped_is_started_again(site: Site, machine: Machine,
-                                                    address: str) -> None:
-    before = site.visit(address)
+def lose_interface(site: Site, machine: Machine) -> None:
+    """Leave behind what Docker leaves now and then when it ends (moby/libnetwork#1765).
+
+    And an interface that isn't Docker's.
+    """
+    number = int(site.sh("docker network inspect tally_edge --format "
+                         "'{{index .Options \"com.docker.network.driver.overlay.vxlanid_list\"}}'"))
     site.sh("systemctl stop docker.socket docker.service")
+    machine.run(f"ip link add vx-{number:06x}-abcde type vxlan id {number} dstport 4789 && "
+                "ip link add vxlan7 type vxlan id 7 dstport 4790")
+
+
+def test_an_engine_that_is_stopped_is_started_again_and_what_it_lost_is_removed(
+        site: Site, machine: Machine, address: str) -> None:
+    before = site.visit(address)
+    lose_interface(site, machine)
     refused = site.fab("deploy")
     assert refused.code == 1
     assert "./fab bootstrap" in lines(refused)[-1]
@@ -149,3 +161,18 @@ def test_an_engine_that_is_stopped_is_started_again(site: Site, machine: Machine
     assert done.code == 0, done.stderr
     assert "started" in done.stdout
     assert site.visit_when_up(address, 60) == Page(before.visits + 1, before.visitors)
+    assert "removing vx-" in machine.run("journalctl --unit=tally-overlay --output=cat").stdout
+    machine.run("ip link delete vxlan7")
+
+
+def test_a_watch_for_lost_interfaces_that_is_another_or_off_is_put_right(
+        site: Site, machine: Machine) -> None:
+    for fault in ("echo >> /usr/local/sbin/tally-overlay", "systemctl disable tally-overlay",
+                  "systemctl stop tally-overlay"):
+        machine.run(fault)
+        done = site.fab("bootstrap")
+        assert done.code == 0, done.stderr
+        assert "lost interfaces are removed from now on" in done.stdout, fault
+    again = site.fab("bootstrap")
+    assert "changed" not in again.stdout.replace("unchanged", "")
+    assert machine.run("systemctl is-active tally-overlay").stdout == "active\n"

@@ -311,16 +311,6 @@ def test_a_bad_address_is_named_and_leaves_the_peers_as_they_were(
     assert seen_from(other, node.address, CLUSTER) == CLUSTER
 
 
-def test_an_overlay_interface_that_docker_lost_is_removed(node: Machine) -> None:
-    node.console("ip link add vx-00fffe-abcde type vxlan id 65534 dstport 4789 && "
-                 "ip link add vxlan7 type vxlan id 7 dstport 4790")
-
-    host.wait_until(lambda: "vx-00fffe" not in node.console("ip link").stdout, 30, "its removal")
-
-    # Nobody else's is touched.
-    node.console("ip link delete vxlan7")
-
-
 def test_security_upgrades_install_themselves_but_never_docker(node: Machine) -> None:
     node.console(ARCHIVE)
 
