@@ -104,6 +104,7 @@ def test_metrics_are_not_reachable_from_outside(site: Site, path: str) -> None:
     assert "python_info" not in answer.text and "http_request" not in answer.text
 
 
+@pytest.mark.alone
 def test_after_a_reboot_everything_is_back_within_a_minute(site: Site, machine: Machine,
                                                            address: str) -> None:
     before = site.visit(address)

@@ -83,11 +83,13 @@ def test_a_second_run_of_both_says_unchanged_and_changes_nothing(
     assert {line.split()[0] for line in told} == {"preflight", "verdict"}, told
 
 
+@pytest.mark.alone
 def test_a_second_bootstrap_of_three_machines_takes_less_than_five_seconds(
         laptop: Laptop, swarm: list[Machine]) -> None:
     assert quickest(3, lambda: second_run(laptop)) < 5
 
 
+@pytest.mark.alone
 def test_a_plan_for_three_machines_takes_less_than_three_seconds(
         laptop: Laptop, swarm: list[Machine]) -> None:
     def plan() -> None:

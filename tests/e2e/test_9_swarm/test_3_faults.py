@@ -364,6 +364,7 @@ def test_what_somebody_changed_by_hand_is_shown_and_put_right(scene: Scene, fiel
     assert not [site for site in scene.edges for _ in range(4) if "Mallory" in site.ask().text]
 
 
+@pytest.mark.alone
 def test_postgres_killed_under_load_is_back_within_ten_seconds(scene: Scene) -> None:
     tasks, (anna, berta, carla) = scene.tasks("app"), scene.edges
     with (scene.visited(may_fail=True) as visitors, watching(anna, "/healthz") as alive,
@@ -391,6 +392,7 @@ def unwell(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.status != 200]
 
 
+@pytest.mark.alone
 def test_of_two_deploys_from_two_clones_the_second_ends_at_once(
         scene: Scene, colleague: Laptop) -> None:
     serving, images = scene.serving(), set(scene.holder.console(IMAGES).stdout.split())

@@ -72,6 +72,7 @@ def test_two_workers_join_and_what_runs_stays_as_it_is(
             == {other.address for other in five if other is not machine}
 
 
+@pytest.mark.alone
 def test_a_second_bootstrap_of_five_machines_changes_nothing_in_less_than_eight_seconds(
         laptop: Laptop, five: list[Machine]) -> None:
     bootstrapped(laptop)
@@ -92,6 +93,7 @@ def test_workers_that_are_named_managers_become_managers_and_edges(
     assert before <= after and len(after - before) == 4
 
 
+@pytest.mark.alone
 def test_a_second_bootstrap_of_five_managers_changes_nothing_in_less_than_eight_seconds(
         laptop: Laptop, five: list[Machine]) -> None:
     with nothing_changed(five):

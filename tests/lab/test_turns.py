@@ -1,0 +1,49 @@
+"""A test that measures time has this host for itself, and isn't put off for ever."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from tests.turns import turn
+
+pytestmark = pytest.mark.lab
+
+
+class Test:
+    """A test that runs in a thread once it is its turn, and ends when it is told to."""
+
+    __test__ = False
+
+    def __init__(self, alone: bool) -> None:
+        self.alone, self._running, self.end = alone, Event(), Event()
+
+    def run(self, gate: Path, room: Path) -> None:
+        with turn(self.alone, gate, room):
+            self._running.set()
+            self.end.wait(30)
+
+    def runs(self) -> bool:
+        return self._running.wait(0.5)
+
+
+def test_one_that_is_alone_waits_for_all_and_those_after_it_wait_for_it(tmp_path: Path) -> None:
+    gate, room = tmp_path / "gate", tmp_path / "room"
+    gate.touch()
+    room.touch()
+    first, second, alone, later = (Test(False), Test(False), Test(True), Test(False))
+    with ThreadPoolExecutor(4) as pool:
+        pool.submit(first.run, gate, room)
+        pool.submit(second.run, gate, room)
+        assert first.runs() and second.runs()
+        pool.submit(alone.run, gate, room)
+        first.end.set()
+        assert not alone.runs()
+        pool.submit(later.run, gate, room)
+        assert not later.runs()
+        second.end.set()
+        assert alone.runs() and not later.runs()
+        alone.end.set()
+        assert later.runs()
+        later.end.set()
