@@ -52,9 +52,9 @@ def change(machines: Fleet, looks: Sequence[Look], base: Member | None) -> docke
     """Open the firewalls, install Docker, make one Swarm; return a client of it."""
     if not machines.local:
         peers.introduce(machines, looks)
-    of = {look.member: look for look in looks}
-    machines.each("docker", lambda member, current: ensure_docker(of[member], current))
-    machines.each("overlay", lambda member, current: ensure_watched(of[member], current))
+    found = {look.member: look for look in looks}
+    machines.each("docker", lambda member, current: ensure_docker(found[member], current))
+    machines.each("overlay", lambda member, current: ensure_overlay(found[member], current))
     parts = survey.memberships(looks)
     if not machines.local:
         raise_all(joining.complaints(parts))
@@ -76,9 +76,9 @@ def ensure_docker(look: Look, current: Step) -> None:
         current.changed(f"{' and '.join(done)}, version {version}")
 
 
-def ensure_watched(look: Look, current: Step) -> None:
+def ensure_overlay(look: Look, current: Step) -> None:
     """Have what Docker loses of its networks removed, where systemd can see to it."""
-    if look.system.systemd and overlay.ensure_watched(look.member.machine):
+    if look.system.systemd and overlay.ensure(look.member.machine):
         current.changed("lost interfaces are removed from now on")
 
 

@@ -14,7 +14,7 @@ SCRIPT, UNIT = f"/usr/local/sbin/{NAME}", f"/etc/systemd/system/{NAME}.service"
 STATE = 'cat "$1" "$2"; systemctl is-enabled "$3"; systemctl is-active "$3"'
 
 
-def ensure_watched(machine: Machine) -> bool:
+def ensure(machine: Machine) -> bool:
     """Install and start the service that does it, on a machine with systemd.
 
     Tells whether anything was changed.
@@ -23,10 +23,11 @@ def ensure_watched(machine: Machine) -> bool:
     state = machine.run(["sh", "-c", STATE, "state", SCRIPT, UNIT, NAME])
     if state.stdout == f"{script}{unit}enabled\nactive\n":
         return False
+    # Off until all of it is there, so that the next run sees what was broken off in between.
+    machine.run(["systemctl", "disable", "--now", NAME])
     machine.write(SCRIPT, script, "0755")
+    machine.must(["chmod", "0755", SCRIPT])
     machine.write(UNIT, unit)
     machine.must(["systemctl", "daemon-reload"])
-    machine.must(["systemctl", "enable", NAME])
-    # Also one that runs: it may run an earlier script.
-    machine.must(["systemctl", "restart", NAME])
+    machine.must(["systemctl", "enable", "--now", NAME])
     return True

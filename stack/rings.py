@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from types import FrameType
 
 from invoke.exceptions import Exit
 
@@ -64,26 +63,16 @@ def run(*rings: Ring) -> None:
 
 
 def run_to_its_end(command: list[str], env: dict[str, str]) -> int:
-    """Run a command and return its code; pass Ctrl-C and SIGTERM on, so that it can clean up.
-
-    All processes of the command get either as SIGINT, and at once: each cleans up its own.
-    """
-    child: subprocess.Popen[bytes] | None = None
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if child is None:
-            raise KeyboardInterrupt
-        os.killpg(child.pid, signal.SIGINT)
-    # First, so that the command doesn't ignore SIGINT where this process was made to: whom a
-    # shell starts in the background is.
-    before = {number: signal.signal(number, interrupt)
-              for number in (signal.SIGINT, signal.SIGTERM)}
+    """Run a command and return its code; pass SIGTERM on, so that the tests can clean up."""
+    child = subprocess.Popen(command, cwd=ROOT, env=env)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     try:
-        child = subprocess.Popen(command, cwd=ROOT, env=env, process_group=0)
+        return child.wait()
+    except KeyboardInterrupt:
+        # The terminal sent it to the child as well, which is cleaning up.
         return child.wait()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 def install_packages(*rings: Ring) -> None:

@@ -132,3 +132,9 @@ def bare_clone(checkout: Path, target: Path) -> Path:
 def lines(result: Result) -> list[str]:
     """Return what a command printed to stderr, where errors go, without empty lines."""
     return [line for line in result.stderr.splitlines() if line.strip()]
+
+
+def changes(result: Result) -> list[str]:
+    """Return the steps' lines that tell of a change; preflight and verdict always tell of more."""
+    return [line for line in result.stdout.splitlines() if line.startswith("  ")
+            and line.split()[0] not in {"preflight", "verdict"} and "unchanged" not in line]

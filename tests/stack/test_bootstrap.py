@@ -82,6 +82,16 @@ def test_docker_that_runs_already_is_left_alone(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.usefixtures("no_commands")
+def test_no_service_is_brought_where_there_is_no_systemd(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    look = Look(HERE, replace(DEBIAN, systemd=False), installed=True, running=True,
+                membership=Membership(), offset=0.0)
+    with step("overlay") as current:
+        bootstrap.ensure_overlay(look, current)
+    assert capsys.readouterr().out.startswith("  overlay        unchanged (")
+
+
+@pytest.mark.usefixtures("no_commands")
 def test_docker_is_not_installed_where_nobody_tried_it() -> None:
     look = Look(HERE, replace(DEBIAN, version="11", name="Debian 11"), installed=False,
                 running=False, membership=Membership(), offset=0.0)

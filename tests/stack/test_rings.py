@@ -1,9 +1,6 @@
 """A ring is pytest on its folders, and ends as pytest ends."""
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,23 +22,6 @@ def test_one():
     with open("ran", "a") as ran:
         ran.write("{folder} {marker}\\n")
     assert not pathlib.Path("broken").exists()
-"""
-# Two processes that take their time to clean up when they are interrupted.
-HALVES = """
-import os, sys, time
-os.fork()
-try:
-    os.write(1, b"began\\n")
-    time.sleep(30)
-except KeyboardInterrupt:
-    time.sleep(0.2)
-    os.write(1, b"cleaned up\\n")
-    sys.exit(3)
-"""
-RUN = f"""
-import os, sys
-from stack import rings
-sys.exit(rings.run_to_its_end([sys.executable, "-c", {HALVES!r}], dict(os.environ)))
 """
 QUICK, SLOW = Ring("quick", ("one", "both")), Ring("slow", ("both", "two"))
 
@@ -100,24 +80,6 @@ def test_root_leaves_nothing_in_the_checkout_that_its_owner_cant_remove(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     rings.run(QUICK)
     assert [path.name for path in project.rglob("*cache*")] == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("ignored", [False, True])
-def test_whoever_ends_the_run_lets_all_of_it_clean_up(number: signal.Signals,
-                                                      ignored: bool) -> None:
-    # A shell has what it starts in the background ignore SIGINT.
-    run = subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, text=True,
-                           preexec_fn=ignore_interrupts if ignored else None)
-    assert run.stdout is not None
-    assert [run.stdout.readline(), run.stdout.readline()] == ["began\n", "began\n"]
-    run.send_signal(number)
-    assert run.communicate(timeout=20)[0] == "cleaned up\ncleaned up\n"
-    assert run.returncode == 3
-
-
-def ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize(("said", "installed"), [

@@ -11,8 +11,8 @@ from tests.lab import Machine
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 PACKAGES = "docker.io docker-cli docker-buildx containerd runc mmdebstrap"
-# As cloud-init leaves a machine, but without Docker. The images that were built stay, so that a
-# deploy is quick; the base image goes, so that it has to be built.
+# As a machine was before its first bootstrap, but without Docker. The images that were built stay,
+# so that a deploy is quick; the base image goes, so that it has to be built.
 RESET = f"""
 if command -v docker > /dev/null; then
     docker swarm leave --force 2> /dev/null
@@ -26,7 +26,9 @@ if command -v docker > /dev/null; then
         --max-args=1 ip link delete
     DEBIAN_FRONTEND=noninteractive apt-get remove --quiet=2 --yes {PACKAGES}
 fi
-rm -rf /etc/docker/certs.d /etc/tally/docker
+systemctl disable --quiet --now tally-overlay
+rm -rf /etc/docker/certs.d /etc/tally/docker /usr/local/sbin/tally-overlay \
+    /etc/systemd/system/tally-overlay.service
 echo '# Nobody yet.' > /etc/tally/peers
 /usr/local/sbin/tally-peers
 """
@@ -71,9 +73,9 @@ def test_a_machine_that_is_lost_while_docker_is_installed_is_named(
 
 def test_killed_at_every_step_it_converges(laptop: Laptop, reset: list[Machine]) -> None:
     assert killed_at_every_step(laptop, "bootstrap", "--accept-new-host-keys") == [
-        "cloud-init", "preflight", "peers", "reachable", "docker …", "docker", "swarm",
-        "join", "roles", "labels", "secrets", "docker group", "base image …", "base image",
-        "data volume", "registry …", "registry"]
+        "cloud-init", "preflight", "peers", "reachable", "docker …", "docker", "overlay",
+        "swarm", "join", "roles", "labels", "secrets", "docker group", "base image …",
+        "base image", "data volume", "registry …", "registry"]
 
     check_whole(reset)
 
