@@ -34,7 +34,7 @@ SERVICE = Ring("service", ("tests/app", "tests/stack"), (
 LAB = Ring("lab", ("tests/lab", "tests/e2e"), (
     "systemd-container", "mmdebstrap", "debian-archive-keyring", "iproute2", "iptables",
     "openssh-client", "git"),
-    # Machines are waited for most of the time: tests/conftest.py halves the work.
+    # Machines are waited for most of the time: tests/halves.py divides the work.
     ("--numprocesses=2",))
 EVERY = (STYLE, UNIT, SERVICE, LAB)
 # Not one of them: it emulates a CPU, and that takes long. So it says what it is doing meanwhile.

@@ -8,7 +8,7 @@ import pytest
 
 from tests.turns import turn
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.unit
 
 
 class Test:
@@ -19,8 +19,8 @@ class Test:
     def __init__(self, alone: bool) -> None:
         self.alone, self._running, self.end = alone, Event(), Event()
 
-    def run(self, gate: Path, room: Path) -> None:
-        with turn(self.alone, gate, room):
+    def run(self, folder: Path) -> None:
+        with turn(folder, self.alone):
             self._running.set()
             self.end.wait(30)
 
@@ -29,18 +29,15 @@ class Test:
 
 
 def test_one_that_is_alone_waits_for_all_and_those_after_it_wait_for_it(tmp_path: Path) -> None:
-    gate, room = tmp_path / "gate", tmp_path / "room"
-    gate.touch()
-    room.touch()
     first, second, alone, later = (Test(False), Test(False), Test(True), Test(False))
     with ThreadPoolExecutor(4) as pool:
-        pool.submit(first.run, gate, room)
-        pool.submit(second.run, gate, room)
+        pool.submit(first.run, tmp_path)
+        pool.submit(second.run, tmp_path)
         assert first.runs() and second.runs()
-        pool.submit(alone.run, gate, room)
+        pool.submit(alone.run, tmp_path)
         first.end.set()
         assert not alone.runs()
-        pool.submit(later.run, gate, room)
+        pool.submit(later.run, tmp_path)
         assert not later.runs()
         second.end.set()
         assert alone.runs() and not later.runs()

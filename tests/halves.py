@@ -1,0 +1,100 @@
+"""Run the tests in two processes side by side, if pytest is told to use two.
+
+Each half takes about as long, shares its machines from one test to the next, and tears down what
+it has made when the run ends, in whatever way.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+from tests.turns import turn
+
+# Tests on several machines are one half, all others the other.
+SEVERAL = "test_9_swarm"
+FOLDER = "halves"
+# A file that each half's process keeps locked, named by its id.
+PRESENCE = ".pid"
+
+
+def divide(config: pytest.Config) -> None:
+    """Give this process its part, if it runs one half or has two others do it."""
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Half(Path(config.workerinput[FOLDER]), os.getpid()))
+    elif config.getoption("numprocesses", None):
+        config.pluginmanager.register(Both())
+
+
+class Halves(LoadScopeScheduling):
+    """Give each test to its half."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "several" if SEVERAL in nodeid.split("/") else "others"
+
+
+class Half:
+    """Run one half: give way to tests that are alone, and say until when this process is there."""
+
+    def __init__(self, folder: Path, pid: int) -> None:
+        self._folder = folder
+        # The lock goes with the process, however that ends.
+        self._presence = (folder / f"{pid}{PRESENCE}").open("w")
+        fcntl.flock(self._presence, fcntl.LOCK_EX)
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Wait before the test's own time limit begins."""
+        with turn(self._folder, item.get_closest_marker("alone") is not None):
+            return (yield)
+
+    def pytest_unconfigure(self) -> None:
+        self._presence.close()
+
+    @staticmethod
+    def _interrupt(number: int, frame: FrameType | None) -> None:
+        """Begin to tear down, and let nothing disturb that: xdist would after five seconds."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+
+class Both:
+    """Have both halves run; end them in order, and wait for their end.
+
+    xdist gives them ten seconds; some have a Swarm to take down.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="tally-tests-"))
+        signal.signal(signal.SIGTERM, self._interrupt)
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Producer) -> Halves:
+        return Halves(config, log)
+
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        node.workerinput[FOLDER] = str(self._folder)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        for presence in self._folder.glob(f"*{PRESENCE}"):
+            with presence.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+        shutil.rmtree(self._folder)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Do what Ctrl-C does, which the terminal sends to all."""
+        for presence in self._folder.glob(f"*{PRESENCE}"):
+            with suppress(ProcessLookupError):
+                os.kill(int(presence.stem), signal.SIGINT)
+        raise KeyboardInterrupt
