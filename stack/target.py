@@ -1,5 +1,6 @@
 """Where a release goes: the Swarm that was chosen, and the operator's choices for it."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,10 @@ from stack.privilege import may_use_docker, require_root
 from stack.registry import DOCKER_CONFIG
 from stack.settings import Settings, inventory_path
 from stack.store import Store
+
+
+# Seconds in which a new leader hears from every node that is there: they report each five.
+HEARD = 20.0
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,26 @@ class Target:
         """
         if self.fleet.local:
             return ["127.0.0.1"]
-        hosts, nodes = self.hosts(), {str(node.id): node for node in self.client.nodes.list()}
-        found = sorted(hosts[key] for key, node in nodes.items()
-                       if key in hosts and serves_visitors(node.attrs))
+        hosts = self.hosts()
+        found = sorted(hosts[node["ID"]] for node in self.nodes()
+                       if node["ID"] in hosts and serves_visitors(node))
         if not found:
             raise Refused("no node that is ready has the label edge=true", "./fab status")
         return found
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return the nodes as the API gives them, once Swarm knows how each is that can be reached.
+
+        After an election, or a restart of its only engine, it hasn't heard of them for a moment.
+        """
+        here, deadline = self.members(), time.monotonic() + HEARD
+        while True:
+            nodes = list(self.client.api.nodes())
+            if time.monotonic() > deadline or not any(
+                    node["Status"]["State"] == "unknown" and node["ID"] in here
+                    and here[node["ID"]].machine.alive for node in nodes):
+                return nodes
+            time.sleep(0.3)
 
     def members(self) -> dict[str, Member]:
         """Return the machine of each node's id, as far as they can be reached."""

@@ -1,11 +1,15 @@
 """Kill a command at each of its steps, so that the next run has to make it good."""
 
+import re
+
 from tests.e2e.laptop import Laptop
 from tests.lab import host
 
 LOCKED = 7
 # Seconds in which a lock has ended by itself: it lives on for 45 without its holder.
 EXPIRED = 60
+# A step's line. Deeper in is a migration's log, which is only told if that takes long.
+STEP = re.compile("  [^ ]")
 # What is told of a service whose update had to be helped on.
 ANEW = "its update has begun anew"
 
@@ -39,7 +43,8 @@ def killed_somewhere_new(laptop: Laptop, arguments: tuple[str, ...],
     Without such a line, return its exit code.
     """
     with laptop.watching(*arguments) as run:
-        if run.read_until(lambda line: line.startswith("  ") and beginning(line) not in seen):
+        if run.read_until(lambda line: STEP.match(line) is not None
+                          and beginning(line) not in seen):
             seen.append(beginning(run.printed[-1]))
             run.kill()
             return None

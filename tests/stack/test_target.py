@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
+from threading import Timer
 
 import docker
 import pytest
 
+import stack.target
 from stack.engine import DockerCli
 from stack.fleet import Fleet, Member
 from stack.host_keys import Pinned
@@ -70,6 +72,37 @@ def test_the_edges_are_the_nodes_that_are_ready_and_labelled(
     joined(engine, 6, availability="drain", edge="true")
     found = target(client, *map(member, (6, 5, 4, 3, 2, 1)))
     assert found.edges() == ["203.0.113.1", "203.0.113.5"]
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every machine of an inventory can be reached."""
+    monkeypatch.setattr(RemoteMachine, "alive", True)
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_new_leader_hears_of_a_node_that_is_there(
+        engine: Engine, client: docker.DockerClient) -> None:
+    joined(engine, 1, edge="true")
+    joined(engine, 2, state="unknown", edge="true")
+    Timer(0.4, joined, (engine, 2), {"edge": "true"}).start()
+    assert target(client, member(1), member(2)).edges() == ["203.0.113.1", "203.0.113.2"]
+
+
+def test_one_that_cant_be_reached_isnt_waited_for(
+        engine: Engine, client: docker.DockerClient) -> None:
+    joined(engine, 1, edge="true")
+    joined(engine, 2, state="unknown", edge="true")
+    assert target(client, member(1), member(2)).edges() == ["203.0.113.1"]
+
+
+@pytest.mark.usefixtures("connected")
+def test_one_that_stays_silent_isnt_waited_for_long(
+        engine: Engine, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack.target, "HEARD", 0.5)
+    joined(engine, 1, edge="true")
+    joined(engine, 2, state="unknown", edge="true")
+    assert target(client, member(1), member(2)).edges() == ["203.0.113.1"]
 
 
 def test_an_edge_that_isnt_in_the_inventory_has_no_address(
