@@ -65,7 +65,7 @@ def remove(name: str) -> None:
         node = find(target, name)
         require_movable(node, "nothing was changed: it has to stay")
         require_other_edge(target, node)
-        require_majority(target.nodes(), node)
+        require_majority(target.client.api.nodes(), node)
         member = target.members().get(node["ID"])
         look_elsewhere(target, member)
         with watched(target, node):
@@ -78,7 +78,7 @@ def remove(name: str) -> None:
 
 def find(target: Target, name: str) -> Node:
     """Return the node of a machine, a host name, an address or the beginning of an id."""
-    members, nodes = target.members(), target.nodes()
+    members, nodes = target.members(), list(target.client.api.nodes())
     # Also of a machine that is lost.
     private = {missing.host: str(missing.private) for missing in target.fleet.missing}
     found = [node for node in nodes if name in {
@@ -106,7 +106,7 @@ def require_movable(node: Node, remedy: str) -> None:
 
 def require_other_edge(target: Target, leaving: Node) -> None:
     """Refuse to empty the last node that answers visitors."""
-    nodes = target.nodes()
+    nodes = target.client.api.nodes()
     if serves_visitors(leaving) and not any(
             serves_visitors(node) for node in nodes if node["ID"] != leaving["ID"]):
         raise Refused(f"{leaving['Description']['Hostname']} is the only node that answers "
@@ -137,7 +137,7 @@ def look_elsewhere(target: Target, member: Member | None) -> None:
 def watched(target: Target, node: Node) -> Iterator[None]:
     """Watch the site as visitors of the other edge nodes meanwhile."""
     latest, own = newest(target), target.hosts().get(node["ID"])
-    hosts, nodes = target.hosts(), target.nodes()
+    hosts, nodes = target.hosts(), target.client.api.nodes()
     others = [hosts[each["ID"]] for each in nodes if serves_visitors(each)
               and hosts.get(each["ID"], own) != own]
     if latest is None or not others:
@@ -255,7 +255,7 @@ def settle(target: Target, stack: Stack, without: Node | None = None) -> None:
     labels = ((without or {}).get("Spec", {}).get("Labels") or {})
     # With --gap, what could run on this node alone has no task now.
     stopped = {"postgres"} if labels.get("postgres") == "true" else set()
-    if not any(serves_visitors(node) for node in target.nodes()):
+    if not any(serves_visitors(node) for node in target.client.api.nodes()):
         stopped.add("traefik")
     names = [name for name in stack.services if name not in stopped]
     with step("settled") as current:

@@ -70,7 +70,7 @@ def revisions(snapshot: Snapshot) -> tuple[Revision, ...]:
 def check_placement(target: Target, stack: Stack, migrates: bool = True) -> None:
     """Refuse a stack of which Swarm could never place some task."""
     raise_all([Refused(f"{STACK_FILE}: {line}", "./fab status shows the nodes")
-               for line in placement.complaints(stack, target.nodes(),
+               for line in placement.complaints(stack, target.settled_nodes(),
                                                 placement.find_running(target.client),
                                                 migrates=migrates)])
 

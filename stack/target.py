@@ -19,7 +19,7 @@ from stack.settings import Settings, inventory_path
 from stack.store import Store
 
 
-# Seconds in which a new leader hears from every node that is there: they report each five.
+# Seconds in which a new leader hears from every node that is there: each reports every five.
 HEARD = 20.0
 
 
@@ -74,17 +74,18 @@ class Target:
         """
         if self.fleet.local:
             return ["127.0.0.1"]
-        hosts = self.hosts()
-        found = sorted(hosts[node["ID"]] for node in self.nodes()
-                       if node["ID"] in hosts and serves_visitors(node))
+        hosts, nodes = self.hosts(), {str(node.id): node for node in self.client.nodes.list()}
+        found = sorted(hosts[key] for key, node in nodes.items()
+                       if key in hosts and serves_visitors(node.attrs))
         if not found:
             raise Refused("no node that is ready has the label edge=true", "./fab status")
         return found
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """Return the nodes as the API gives them, once Swarm knows how each is that can be reached.
+    def settled_nodes(self) -> list[dict[str, Any]]:
+        """Return the nodes as the API gives them.
 
-        After an election, or a restart of its only engine, it hasn't heard of them for a moment.
+        Waits a while for those that a new leader hasn't heard from yet, if their machines can
+        be reached; so it does after a restart of the only engine.
         """
         here, deadline = self.members(), time.monotonic() + HEARD
         while True:

@@ -1,5 +1,6 @@
 """Visitors find the site where a node is ready and an edge, at the inventory's addresses."""
 
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -74,37 +75,6 @@ def test_the_edges_are_the_nodes_that_are_ready_and_labelled(
     assert found.edges() == ["203.0.113.1", "203.0.113.5"]
 
 
-@pytest.fixture
-def connected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every machine of an inventory can be reached."""
-    monkeypatch.setattr(RemoteMachine, "alive", True)
-
-
-@pytest.mark.usefixtures("connected")
-def test_a_new_leader_hears_of_a_node_that_is_there(
-        engine: Engine, client: docker.DockerClient) -> None:
-    joined(engine, 1, edge="true")
-    joined(engine, 2, state="unknown", edge="true")
-    Timer(0.4, joined, (engine, 2), {"edge": "true"}).start()
-    assert target(client, member(1), member(2)).edges() == ["203.0.113.1", "203.0.113.2"]
-
-
-def test_one_that_cant_be_reached_isnt_waited_for(
-        engine: Engine, client: docker.DockerClient) -> None:
-    joined(engine, 1, edge="true")
-    joined(engine, 2, state="unknown", edge="true")
-    assert target(client, member(1), member(2)).edges() == ["203.0.113.1"]
-
-
-@pytest.mark.usefixtures("connected")
-def test_one_that_stays_silent_isnt_waited_for_long(
-        engine: Engine, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack.target, "HEARD", 0.5)
-    joined(engine, 1, edge="true")
-    joined(engine, 2, state="unknown", edge="true")
-    assert target(client, member(1), member(2)).edges() == ["203.0.113.1"]
-
-
 def test_an_edge_that_isnt_in_the_inventory_has_no_address(
         engine: Engine, client: docker.DockerClient) -> None:
     joined(engine, 1, edge="true")
@@ -138,3 +108,39 @@ def test_the_holder_of_a_label_is_the_inventorys(client: docker.DockerClient) ->
     found = target(client, member(1, postgres="false"), holds)
     assert found.holder("postgres") is holds
     assert found.holder("registry") is None
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every machine of an inventory can be reached."""
+    monkeypatch.setattr(RemoteMachine, "alive", True)
+
+
+def states(found: Target) -> list[str]:
+    return [node["Status"]["State"] for node in found.settled_nodes()]
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_new_leader_has_time_to_hear_of_a_node_that_is_there(
+        engine: Engine, client: docker.DockerClient) -> None:
+    joined(engine, 1)
+    joined(engine, 2, state="unknown")
+    Timer(0.4, joined, (engine, 2)).start()
+    assert states(target(client, member(1), member(2))) == ["ready", "ready"]
+
+
+def test_a_node_whose_machine_cant_be_reached_isnt_waited_for(
+        engine: Engine, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined(engine, 1)
+    joined(engine, 2, state="unknown")
+    monkeypatch.setattr(time, "sleep", pytest.fail)
+    assert states(target(client, member(1), member(2))) == ["ready", "unknown"]
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_node_that_stays_silent_isnt_waited_for_long(
+        engine: Engine, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack.target, "HEARD", 0.5)
+    joined(engine, 1)
+    joined(engine, 2, state="unknown")
+    assert states(target(client, member(1), member(2))) == ["ready", "unknown"]
