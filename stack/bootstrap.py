@@ -49,7 +49,7 @@ def converge(machines: Fleet, settings: Settings) -> None:
 
 
 def change(machines: Fleet, looks: Sequence[Look], base: Member | None) -> docker.DockerClient:
-    """Open the firewalls, install Docker, make one Swarm; return a client of it."""
+    """Open the firewalls, install Docker and its watch, make one Swarm; return a client of it."""
     if not machines.local:
         peers.introduce(machines, looks)
     found = {look.member: look for look in looks}

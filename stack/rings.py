@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 from invoke.exceptions import Exit
@@ -67,10 +68,10 @@ def run_to_its_end(command: list[str], env: dict[str, str]) -> int:
     child = subprocess.Popen(command, cwd=ROOT, env=env)
     before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     try:
-        return child.wait()
-    except KeyboardInterrupt:
-        # The terminal sent it to the child as well, which is cleaning up.
-        return child.wait()
+        while True:
+            # The terminal sends Ctrl-C to the child as well, which is cleaning up.
+            with suppress(KeyboardInterrupt):
+                return child.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
 

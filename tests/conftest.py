@@ -14,6 +14,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """Hold one lab for the whole run."""
+    """Hold one lab for all tests of this process."""
     with Lab() as lab:
         yield lab

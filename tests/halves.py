@@ -1,7 +1,7 @@
 """Run the tests in two processes side by side, if pytest is told to use two.
 
-Each half takes about as long, shares its machines from one test to the next, and tears down what
-it has made when the run ends, in whatever way.
+Both take about equally long. Each shares its machines from one test to the next, and tears down
+what it has made when the run ends, in whatever way.
 """
 
 import fcntl
@@ -10,7 +10,6 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +25,7 @@ SEVERAL = "test_9_swarm"
 FOLDER = "halves"
 # A file that each half's process keeps locked, named by its id.
 PRESENCE = ".pid"
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def divide(config: pytest.Config) -> None:
@@ -34,6 +34,16 @@ def divide(config: pytest.Config) -> None:
         config.pluginmanager.register(Half(Path(config.workerinput[FOLDER]), os.getpid()))
     elif config.getoption("numprocesses", None):
         config.pluginmanager.register(Both())
+
+
+def end_once() -> None:
+    """Begin to tear down at the first Ctrl-C or SIGTERM, and let no further one disturb that."""
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in ENDING:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+    for each in ENDING:
+        signal.signal(each, interrupt)
 
 
 class Halves(LoadScopeScheduling):
@@ -51,7 +61,7 @@ class Half:
         # The lock goes with the process, however that ends.
         self._presence = (folder / f"{pid}{PRESENCE}").open("w")
         fcntl.flock(self._presence, fcntl.LOCK_EX)
-        signal.signal(signal.SIGINT, self._interrupt)
+        end_once()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -62,22 +72,16 @@ class Half:
     def pytest_unconfigure(self) -> None:
         self._presence.close()
 
-    @staticmethod
-    def _interrupt(number: int, frame: FrameType | None) -> None:
-        """Begin to tear down, and let nothing disturb that: xdist would after five seconds."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
 
 class Both:
-    """Have both halves run; end them in order, and wait for their end.
+    """Have both halves run; end them in good order, and wait for their end.
 
-    xdist gives them ten seconds; some have a Swarm to take down.
+    xdist gives them ten seconds; a half may have a Swarm to take down.
     """
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tally-tests-"))
-        signal.signal(signal.SIGTERM, self._interrupt)
+        end_once()
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Producer) -> Halves:
         return Halves(config, log)
@@ -86,15 +90,23 @@ class Both:
         node.workerinput[FOLDER] = str(self._folder)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        early = exitstatus in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}
+        for presence in self._folder.glob(f"*{PRESENCE}"):
+            if early and is_locked(presence):
+                # A terminal's Ctrl-C has told it already, and once is enough.
+                os.kill(int(presence.stem), signal.SIGINT)
         for presence in self._folder.glob(f"*{PRESENCE}"):
             with presence.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH)
         shutil.rmtree(self._folder)
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Do what Ctrl-C does, which the terminal sends to all."""
-        for presence in self._folder.glob(f"*{PRESENCE}"):
-            with suppress(ProcessLookupError):
-                os.kill(int(presence.stem), signal.SIGINT)
-        raise KeyboardInterrupt
+
+def is_locked(path: Path) -> bool:
+    """Tell whether some process holds a file's lock."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

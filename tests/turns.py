@@ -8,10 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def turn(folder: Path, alone: bool) -> Iterator[None]:
-    """Wait for whoever is alone, or until nobody else is there; keep the place meanwhile.
+    """Wait for whoever is alone, or until nobody else is there, and stay until the block ends.
 
-    Who wants to be alone holds the gate, so that no further one comes in before. The folder is
-    the run's, for the two files whose locks these are.
+    Everybody comes in by the gate, and who waits to be alone stands in it. The folder is the
+    run's, for the two files whose locks these are.
     """
     with (folder / "gate").open("a") as gate, (folder / "room").open("a") as room:
         fcntl.flock(gate, fcntl.LOCK_EX)

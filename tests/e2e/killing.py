@@ -38,9 +38,9 @@ def killed_at_every_step(laptop: Laptop, *arguments: str, awaited_locks: int = 0
 
 def killed_somewhere_new(laptop: Laptop, arguments: tuple[str, ...],
                          seen: list[str]) -> int | None:
-    """Kill a command at its first line that no run before has printed; None if that was done.
+    """Kill a command at its first step that no run before has printed; None if that was done.
 
-    Without such a line, return its exit code.
+    Without such a step, return its exit code.
     """
     with laptop.watching(*arguments) as run:
         if run.read_until(lambda line: STEP.match(line) is not None

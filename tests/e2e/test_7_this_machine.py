@@ -44,17 +44,21 @@ def here(repository: Path, tmp_path: Path) -> Iterator[Site]:
     try:
         yield site
     finally:
-        if not was_watched:
-            end_watch()
-        tidy(site, was_running)
+        try:
+            tidy(site, was_running)
+        finally:
+            if not was_watched:
+                end_watch()
 
 
 def end_watch() -> None:
     """Take away the service that bootstrap brought, if there is a systemd here."""
-    if Path(overlay.UNIT).exists():
-        subprocess.run(["systemctl", "disable", "--now", overlay.NAME], check=True)
+    if not Path(overlay.UNIT).exists():
+        return
+    subprocess.run(["systemctl", "disable", "--now", overlay.NAME], check=True)
     for path in (overlay.UNIT, overlay.SCRIPT):
         Path(path).unlink(missing_ok=True)
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
 
 
 def tidy(site: Site, was_running: bool) -> None:

@@ -12,8 +12,10 @@ from types import FrameType
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM, as on SIGINT: by default Python would just end."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers, and only it is interrupted by them.
+    if threading.current_thread() is not threading.main_thread() \
+            or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        # Only the main thread may set handlers, and only it is interrupted by them; and somebody
+        # else's handler stays.
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -51,6 +51,18 @@ def test_one(machine, lasting):
     lasting({seconds})
 """
 
+# Lets the other half begin first.
+SECOND = """
+import pathlib, time
+
+def test_zero():
+    while "began" not in (told.read_text() if told.exists() else ""):
+        time.sleep(0.1)
+
+told = pathlib.Path(__file__).parents[1] / "told"
+"""
+End = Callable[["subprocess.Popen[str]"], None]
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -114,26 +126,42 @@ def test_each_half_has_a_process_and_they_run_side_by_side(project: Path) -> Non
 
 
 def test_one_that_wants_to_be_alone_is_and_its_time_limit_begins_then(project: Path) -> None:
-    add(project, "test_9_swarm", 1, mark="@pytest.mark.alone", limit=1.9)
+    add(project, "one", 7)
+    add(project, "test_9_swarm", 0.1, mark="@pytest.mark.alone", limit=5)
+    (project / "test_9_swarm/test_0.py").write_text(SECOND)
     said = run_to_its_end(project)
-    assert " 2 passed in " in said, said
+    assert " 3 passed in " in said, said
     assert [line[4:] for line in told(project) if "tore" not in line] == ["began", "ended"] * 2
 
 
-@pytest.mark.parametrize(("interrupt", "seconds"), [
-    # More than xdist would wait before it interrupts again, and before it kills.
-    (lambda run: os.killpg(run.pid, signal.SIGINT), 6),
+def all_at_once(number: signal.Signals) -> End:
+    """What a terminal does with Ctrl-C."""
+    return lambda run: os.killpg(run.pid, number)
+
+
+def twice(run: "subprocess.Popen[str]") -> None:
+    """What somebody does who thinks that nothing happens."""
+    os.killpg(run.pid, signal.SIGINT)
+    time.sleep(1)
+    os.killpg(run.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize(("end", "seconds"), [
+    (all_at_once(signal.SIGINT), 2),
+    (all_at_once(signal.SIGTERM), 2),
+    (twice, 3),
+    (lambda run: os.kill(run.pid, signal.SIGINT), 2),
+    # xdist would kill a half after ten.
     (lambda run: os.kill(run.pid, signal.SIGTERM), 11)])
 def test_whoever_ends_the_run_waits_until_both_have_torn_down(
-        project: Path, interrupt: Callable[["subprocess.Popen[str]"], None],
-        seconds: float) -> None:
+        project: Path, end: End, seconds: float) -> None:
     for folder in ("one", "test_9_swarm"):
         add(project, folder, 60, limit=120)
     tear_down_in(project, seconds)
     with running(project) as run:
-        host.wait_until(lambda: len(told(project)) == 2, 30, "both tests")
+        host.wait_until(lambda: len(told(project)) == 2, 60, "both tests")
         began = time.monotonic()
-        interrupt(run)
+        end(run)
         said = run.communicate(timeout=60)[0]
     assert time.monotonic() - began > seconds
     assert run.returncode == 2, said

@@ -24,8 +24,11 @@ class Test:
             self._running.set()
             self.end.wait(30)
 
-    def runs(self) -> bool:
-        return self._running.wait(0.5)
+    def runs(self, within: float = 20) -> bool:
+        return self._running.wait(within)
+
+    def waits(self) -> bool:
+        return not self.runs(within=0.5)
 
 
 def test_one_that_is_alone_waits_for_all_and_those_after_it_wait_for_it(tmp_path: Path) -> None:
@@ -36,11 +39,11 @@ def test_one_that_is_alone_waits_for_all_and_those_after_it_wait_for_it(tmp_path
         assert first.runs() and second.runs()
         pool.submit(alone.run, tmp_path)
         first.end.set()
-        assert not alone.runs()
+        assert alone.waits()
         pool.submit(later.run, tmp_path)
-        assert not later.runs()
+        assert later.waits()
         second.end.set()
-        assert alone.runs() and not later.runs()
+        assert alone.runs() and later.waits()
         alone.end.set()
         assert later.runs()
         later.end.set()

@@ -29,6 +29,7 @@ fi
 systemctl disable --quiet --now tally-overlay
 rm -rf /etc/docker/certs.d /etc/tally/docker /usr/local/sbin/tally-overlay \
     /etc/systemd/system/tally-overlay.service
+systemctl daemon-reload
 echo '# Nobody yet.' > /etc/tally/peers
 /usr/local/sbin/tally-peers
 """
@@ -118,6 +119,8 @@ def check_whole(machines: list[Machine]) -> None:
     assert made(machines[0], "secret") == sorted(
         [f"tally-{name}" for name in SECRETS] + ["tally-registry-htpasswd", "tally-registry-key"])
     assert made(machines[0], "config") == ["tally-registry-certificate", "tally-registry-state"]
+    assert on_all(machines, "systemctl is-enabled tally-overlay; systemctl is-active tally-overlay"
+                  ) == ["enabled\nactive\n"] * len(machines)
     assert on_all(machines, "dpkg --audit; ls --directory /var/tmp/tally-base.* 2> /dev/null; "
                   "stat --format=%g /var/run/docker.sock") == ["1234\n"] * len(machines)
 
