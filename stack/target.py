@@ -18,7 +18,6 @@ from stack.registry import DOCKER_CONFIG
 from stack.settings import Settings, inventory_path
 from stack.store import Store
 
-
 # Seconds in which a new leader hears from every node that is there: each reports every five.
 HEARD = 20.0
 

@@ -31,7 +31,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 def divide(config: pytest.Config) -> None:
     """Give this process its part, if it runs one half or has two others do it."""
     if hasattr(config, "workerinput"):
-        config.pluginmanager.register(Half(Path(config.workerinput[FOLDER]), os.getpid()))
+        config.pluginmanager.register(Half(Path(config.workerinput[FOLDER])))
     elif config.getoption("numprocesses", None):
         config.pluginmanager.register(Both())
 
@@ -56,10 +56,10 @@ class Halves(LoadScopeScheduling):
 class Half:
     """Run one half: give way to tests that are alone, and say until when this process is there."""
 
-    def __init__(self, folder: Path, pid: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         # The lock goes with the process, however that ends.
-        self._presence = (folder / f"{pid}{PRESENCE}").open("w")
+        self._presence = (folder / f"{os.getpid()}{PRESENCE}").open("w")
         fcntl.flock(self._presence, fcntl.LOCK_EX)
         end_once()
 
@@ -92,12 +92,12 @@ class Both:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         early = exitstatus in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}
-        for presence in self._folder.glob(f"*{PRESENCE}"):
-            if early and is_locked(presence):
-                # A terminal's Ctrl-C has told it already, and once is enough.
-                os.kill(int(presence.stem), signal.SIGINT)
-        for presence in self._folder.glob(f"*{PRESENCE}"):
-            with presence.open() as file:
+        present = [file for file in self._folder.glob(f"*{PRESENCE}") if is_locked(file)]
+        for half in present if early else []:
+            # Where a terminal's Ctrl-C has told it already, it takes no notice.
+            os.kill(int(half.stem), signal.SIGINT)
+        for half in present:
+            with half.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH)
         shutil.rmtree(self._folder)
 
