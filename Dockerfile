@@ -1,7 +1,7 @@
 # The application's image. ./fab deploy builds it from the committed tree.
 ARG BASE=debian:trixie-slim
 
-# What building and running share, so that the packages are fetched once.
+# Shared by both stages, so that the packages are fetched once.
 FROM ${BASE} AS python
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libpython3.13 python3 \
@@ -21,10 +21,13 @@ RUN --mount=type=secret,id=ca-bundle \
     pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --require-hashes \
         --requirement /tmp/requirements.txt \
  && strip /opt/venv/bin/uwsgi \
- # Compiling at each start would take most of its time; nothing changes these files any more.
+ # Compiling at each start would take most of its time; these files never change again.
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
 FROM python AS runtime
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends haproxy \
+ && rm -rf /var/cache/apt/* /var/lib/apt/lists/* /var/log/*
 # Fixed ids, so that a volume or a secret's owner can be named in docker-stack.yml.
 RUN groupadd --gid 10001 app \
  && useradd --uid 10001 --gid app --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin app
@@ -42,7 +45,7 @@ COPY migrations/ migrations/
 COPY app/ app/
 USER 10001:10001
 EXPOSE 8000
-# The server's exit is the container's: no shell stands between Docker and it.
+# Exec form: Docker runs ./serve directly, and its exit is the container's.
 CMD ["./serve"]
 HEALTHCHECK --interval=2s --timeout=10s --start-period=60s --retries=3 CMD ["./probe"]
 # Last, because they differ in every build.

@@ -7,34 +7,35 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import database, errors, headers, health, logs, metrics, observe, schema, views
-from app.config import Config
+from app.config import read_settings
 
 
 def create_app(
     environ: Mapping[str, str] | None = None, *, instance_path: str | None = None
 ) -> Flask:
-    """Build the application from environment variables, by default the process's own.
+    """Build the application from environment variables, by default those of the process.
 
-    Raises ConfigError, which ends the process with one line, when a setting is
-    missing or unusable. Opens no connection to a configured database, so that a
-    server may fork its workers before or after this call.
+    A missing or invalid setting raises ConfigError, which ends the process with a
+    one-line message. No connection to a configured database is opened, so a server
+    may fork its workers before or after this call.
     """
-    logs.configure()
     app = Flask(__name__, instance_path=instance_path)
-    config = Config.read(os.environ if environ is None else environ, app.instance_path)
-    config.attach(app)
+    settings = read_settings(os.environ if environ is None else environ, app.instance_path)
+    logs.configure(settings["PRODUCTION"])
+    # No page supports OPTIONS: answer 405 instead of Flask's automatic response.
+    app.config.from_mapping(settings, PROVIDE_AUTOMATIC_OPTIONS=False)
     trust_one_proxy(app)
-    metrics.register(app, config.metrics_directory)
+    metrics.register(app)
     observe.register(app)
     headers.register(app)
     errors.register(app)
-    database.register(app, config)
+    database.register(app)
     schema.register(app)
     app.register_blueprint(views.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     views.compile_templates(app)
-    if config.database_is_default:
+    if app.config["DATABASE_IS_DEFAULT"]:
         schema.upgrade(app)
     return app
 
@@ -42,9 +43,9 @@ def create_app(
 def trust_one_proxy(app: Flask) -> None:
     """Take the client's address and scheme from exactly one proxy.
 
-    The rightmost X-Forwarded-For entry is the one our proxy wrote; all others are
-    what the client claims. The Host header arrives unchanged, so X-Forwarded-Host,
-    -Port and -Prefix are nobody's to set.
+    Our proxy writes the rightmost X-Forwarded-For entry; the client may have forged
+    all others. The proxy passes the Host header unchanged, so X-Forwarded-Host,
+    -Port and -Prefix are ignored.
     """
     app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
         app.wsgi_app, x_for=1, x_proto=1, x_host=0, x_port=0, x_prefix=0

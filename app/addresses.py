@@ -1,4 +1,4 @@
-"""Turn a client's address into the digest of a visitor."""
+"""Convert a client's address to a visitor's digest."""
 
 import hashlib
 import hmac
@@ -8,11 +8,11 @@ DIGEST_BYTES = 16
 
 
 def canonical(address: str) -> str:
-    """Write every address that one visitor may come from in the same way.
+    """Return the same text for all addresses of one visitor.
 
-    An IPv4 address stands for itself, also when it arrives mapped into IPv6. A
-    household or a phone has a whole IPv6 /64, so that stands for its visitor.
-    Raises ValueError for what is no address.
+    An IPv4 address identifies a visitor, also when it is mapped into IPv6. A
+    household or a phone has a whole IPv6 /64, so the /64 identifies the visitor.
+    Raises ValueError if the text is not an address.
     """
     parsed = ip_address(address)
     if isinstance(parsed, IPv4Address):
@@ -21,14 +21,14 @@ def canonical(address: str) -> str:
 
 
 def network(address: IPv6Address) -> IPv6Network:
-    """Return the /64 of an address; through its number, which has no zone (%eth0)."""
+    """Return the /64 of an address, without its zone (such as %eth0)."""
     return IPv6Network((int(address), 64), strict=False)
 
 
 def visitor_digest(address: str, key: bytes) -> bytes:
-    """Return the only thing that is kept of an address: a keyed digest.
+    """Return the keyed digest that is stored instead of an address.
 
-    Without the key it can't be reversed by trying all addresses, as a plain hash
-    could. Raises ValueError for what is no address.
+    Unlike a plain hash, it cannot be reversed by trying all addresses unless the
+    key is known. Raises ValueError if the text is not an address.
     """
     return hmac.digest(key, canonical(address).encode(), hashlib.sha256)[:DIGEST_BYTES]

@@ -1,4 +1,4 @@
-"""Lay out the chart of new visitors a day, in the units of its SVG."""
+"""Lay out the chart of new visitors per day, in SVG units."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from datetime import date, timedelta
 WIDTH = 600
 HEIGHT = 140
 GAP = 4
-# A day without new visitors keeps a stub, so that it reads as nought, not as no data.
+# The height of a day without new visitors: a visible zero, not missing data.
 STUB = 2
 
 
@@ -25,7 +25,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """All bars, oldest first, and the figures that describe them in words."""
+    """All bars, oldest first, and the figures for the text description."""
 
     bars: tuple[Bar, ...]
     peak: Bar
@@ -35,7 +35,7 @@ class Chart:
 
 
 def chart(new_by_day: Mapping[date, int], today: date, days: int) -> Chart:
-    """Draw one bar a day up to today; days that are absent had no new visitor."""
+    """Return one bar per day up to today; absent days had no new visitors."""
     shown = [today - timedelta(days=ago) for ago in reversed(range(days))]
     highest = max(new_by_day.get(day, 0) for day in shown)
     pitch = WIDTH / days
@@ -43,13 +43,13 @@ def chart(new_by_day: Mapping[date, int], today: date, days: int) -> Chart:
         bar(day, new_by_day.get(day, 0), highest, index * pitch, pitch)
         for index, day in enumerate(shown)
     )
-    # Of equal peaks the latest, which says more to who looks today.
-    peak = max(bars, key=lambda drawn: (drawn.visitors, drawn.day))
-    return Chart(bars, peak, sum(drawn.visitors for drawn in bars))
+    # On a tie, the most recent day.
+    peak = max(bars, key=lambda bar: (bar.visitors, bar.day))
+    return Chart(bars, peak, sum(bar.visitors for bar in bars))
 
 
 def bar(day: date, visitors: int, highest: int, left: float, pitch: float) -> Bar:
-    """Place one bar on the base line, as high as its share of the highest."""
+    """Place one bar on the base line, with a height proportional to the highest."""
     height = STUB + (HEIGHT - STUB) * visitors / max(highest, 1)
     return Bar(
         day, visitors, round(left + GAP / 2, 2), round(HEIGHT - height, 2), round(pitch - GAP, 2),

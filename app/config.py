@@ -3,87 +3,80 @@
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TypedDict
 from urllib.parse import urlsplit
 
-from flask import Flask, current_app
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
+
+from app.database_url import UrlError, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_KEY_LENGTH = 32
 DEFAULT_LOCK_WAIT = 60
-DRIVERS = {
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mysql+pymysql",
-    "sqlite": "sqlite",
-}
 
 
 class ConfigError(SystemExit):
-    """End the process with one line that says which setting is wrong."""
+    """End the process with a one-line message about an invalid setting."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """What the operator decided; the same for the whole life of a process."""
+class Key(bytes):
+    """A secret key; its repr does not show it."""
 
-    production: bool
-    database: URL
-    database_is_default: bool
-    visitor_key: bytes = field(repr=False)
-    user_name: str
-    user_url: str | None
-    version: str
-    commit: str
-    metrics_directory: str | None
-    migration_lock_wait: int
-
-    @classmethod
-    def read(cls, environ: Mapping[str, str], instance_path: str) -> "Config":
-        """Read every setting; development defaults live in the instance folder."""
-        production = is_production(environ)
-        configured = database_url(environ, required=production)
-        return cls(
-            production=production,
-            database=configured or default_database(Path(instance_path)),
-            database_is_default=configured is None,
-            visitor_key=visitor_key(environ, Path(instance_path), production),
-            user_name=setting(environ, "USER_NAME") or "an unnamed operator",
-            user_url=user_url(environ),
-            version=setting(environ, "TALLY_VERSION") or development_version(),
-            commit=setting(environ, "TALLY_COMMIT") or "unknown",
-            metrics_directory=setting(environ, "PROMETHEUS_MULTIPROC_DIR"),
-            migration_lock_wait=seconds(environ, "MIGRATION_LOCK_WAIT", DEFAULT_LOCK_WAIT),
-        )
-
-    def attach(self, app: Flask) -> None:
-        """Make this configuration the application's."""
-        app.extensions["tally"] = self
-        # OPTIONS is a method like any other that no page here answers: 405.
-        app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    def __repr__(self) -> str:
+        """Return a placeholder."""
+        return "<Key>"
 
 
-def current_config() -> Config:
-    """Return the configuration of the application that answers this request."""
-    return cast(Config, current_app.extensions["tally"])
+class Settings(TypedDict):
+    """The application's own entries of app.config."""
+
+    PRODUCTION: bool
+    SQLALCHEMY_DATABASE_URI: URL
+    DATABASE_IS_DEFAULT: bool
+    VISITOR_KEY: Key
+    USER_NAME: str
+    USER_URL: str | None
+    VERSION: str
+    COMMIT: str
+    METRICS_DIRECTORY: str | None
+    MIGRATION_LOCK_WAIT: int
+
+
+def read_settings(environ: Mapping[str, str], instance_path: str) -> Settings:
+    """Read every setting; development defaults live in the instance folder."""
+    production = is_production(environ)
+    configured = database_url(environ, required=production)
+    return Settings(
+        PRODUCTION=production,
+        SQLALCHEMY_DATABASE_URI=configured or default_database(Path(instance_path)),
+        DATABASE_IS_DEFAULT=configured is None,
+        VISITOR_KEY=visitor_key(environ, Path(instance_path), production),
+        USER_NAME=setting(environ, "USER_NAME") or "an unnamed operator",
+        USER_URL=user_url(environ),
+        VERSION=setting(environ, "TALLY_VERSION") or development_version(),
+        COMMIT=setting(environ, "TALLY_COMMIT") or "unknown",
+        METRICS_DIRECTORY=setting(environ, "PROMETHEUS_MULTIPROC_DIR"),
+        MIGRATION_LOCK_WAIT=seconds(environ, "MIGRATION_LOCK_WAIT", DEFAULT_LOCK_WAIT),
+    )
 
 
 def setting(environ: Mapping[str, str], name: str) -> str | None:
-    """Return NAME's value, or that of the file which NAME_FILE names; None if empty."""
+    """Return the value of NAME, or the content of the file NAME_FILE; None if empty."""
     value, path = environ.get(name), environ.get(f"{name}_FILE")
     if value and path:
-        raise ConfigError(f"{name} and {name}_FILE are both set: keep one of them")
-    text = read_secret(name, path) if path else value
-    return (text or "").rstrip("\r\n") or None
+        raise ConfigError(f"{name} and {name}_FILE are both set; keep only one of them")
+    text = (read_secret(name, path) if path else value) or ""
+    try:
+        # Python keeps an environment variable's invalid bytes as surrogates.
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} is not UTF-8 text") from None
+    return text.rstrip("\r\n") or None
 
 
 def read_secret(name: str, path: str) -> str:
-    """Return the text of a secret file, or say which file can't be read and why."""
+    """Return the text of a secret file; raise ConfigError if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -93,65 +86,58 @@ def read_secret(name: str, path: str) -> str:
 
 
 def is_production(environ: Mapping[str, str]) -> bool:
-    """Tell whether TALLY_ENV asks for production, where nothing is guessed."""
+    """Return whether TALLY_ENV is production, where required settings have no default."""
     environment = setting(environ, "TALLY_ENV") or "development"
     if environment not in ("production", "development"):
-        raise ConfigError("TALLY_ENV should be production or development")
+        raise ConfigError("TALLY_ENV must be production or development")
     return environment == "production"
 
 
 def database_url(environ: Mapping[str, str], required: bool) -> URL | None:
-    """Return the configured database with its driver and password, or None."""
+    """Return the configured database's URL with driver and password, or None."""
     text = setting(environ, "DATABASE_URL")
     password = setting(environ, "DATABASE_PASSWORD")
     if text is None:
         if required or password:
-            raise ConfigError("DATABASE_URL is not set: such as postgresql://user@host/database")
+            raise ConfigError("DATABASE_URL is not set: expected postgresql://user@host/database")
         return None
-    return with_password(parse_database_url(text), password)
-
-
-def parse_database_url(text: str) -> URL:
-    """Parse a URL and choose its driver; an error never repeats the URL's password."""
     try:
-        url = make_url(text)
-    except (ArgumentError, ValueError) as error:
-        raise ConfigError("DATABASE_URL is not a database URL") from error
-    backend = url.drivername.partition("+")[0]
-    if backend not in DRIVERS:
-        raise ConfigError(f"DATABASE_URL: {backend} is not one of {', '.join(DRIVERS)}")
-    return url.set(drivername=DRIVERS[backend])
+        return with_password(parse(text), password)
+    except UrlError as error:
+        raise ConfigError(f"DATABASE_URL: {error}") from error
 
 
 def with_password(url: URL, password: str | None) -> URL:
-    """Add the password that came by itself, in which no character needs escaping."""
+    """Add the separately configured password, which needs no escaping."""
     if password is None:
         return url
+    if url.get_backend_name() == "sqlite":
+        raise ConfigError("DATABASE_PASSWORD is set, but SQLite has no passwords: unset it")
     if url.password:
-        raise ConfigError("DATABASE_URL has a password and DATABASE_PASSWORD is set: keep one")
+        raise ConfigError("DATABASE_URL contains a password; do not also set DATABASE_PASSWORD")
     return url.set(password=password)
 
 
 def default_database(instance: Path) -> URL:
-    """Return the SQLite file that development uses when no database is configured."""
+    """Return the URL of the SQLite file for development without a configured database."""
     instance.mkdir(parents=True, exist_ok=True)
     return URL.create("sqlite", database=str(instance / "tally.sqlite3"))
 
 
-def visitor_key(environ: Mapping[str, str], instance: Path, production: bool) -> bytes:
-    """Return the key of the visitors' HMAC; only development may make one up."""
+def visitor_key(environ: Mapping[str, str], instance: Path, production: bool) -> Key:
+    """Return the key of the visitors' HMAC; only development generates one."""
     key = setting(environ, "VISITOR_KEY")
     if not production:
-        return (key or development_key(instance)).encode()
+        return Key((key or development_key(instance)).encode())
     if key is None:
-        raise ConfigError("VISITOR_KEY is not set: give a random text that never changes")
+        raise ConfigError("VISITOR_KEY is not set: use a random text and never change it")
     if len(key) < MINIMUM_KEY_LENGTH:
         raise ConfigError(f"VISITOR_KEY is shorter than {MINIMUM_KEY_LENGTH} characters")
-    return key.encode()
+    return Key(key.encode())
 
 
 def development_key(instance: Path) -> str:
-    """Return the random key kept in the instance folder, making it on first use."""
+    """Return the random key in the instance folder; create it on first use."""
     path = instance / "visitor.key"
     instance.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -162,7 +148,7 @@ def development_key(instance: Path) -> str:
 
 
 def user_url(environ: Mapping[str, str]) -> str | None:
-    """Return the operator's link; other schemes than the web's would be script or worse."""
+    """Return the operator's link; only HTTP(S), as other schemes could run scripts."""
     url = setting(environ, "USER_URL")
     if url is None:
         return None
@@ -171,12 +157,12 @@ def user_url(environ: Mapping[str, str]) -> str | None:
     except ValueError as error:
         raise ConfigError("USER_URL is not a URL") from error
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigError("USER_URL should begin with http:// or https:// and name a host")
+        raise ConfigError("USER_URL must start with http:// or https:// and contain a host")
     return url
 
 
 def development_version() -> str:
-    """Return version.txt's text, marked as a build that nobody released."""
+    """Return the version in version.txt, marked as a development build."""
     path = ROOT / "version.txt"
     try:
         return path.read_text(encoding="utf-8").strip() + "+dev"
@@ -185,8 +171,8 @@ def development_version() -> str:
 
 
 def seconds(environ: Mapping[str, str], name: str, default: int) -> int:
-    """Return a setting that is a whole number of seconds, at least one."""
+    """Return a setting in whole seconds, at least 1."""
     text = setting(environ, name) or str(default)
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{name} should be a whole number of seconds, at least 1")
+        raise ConfigError(f"{name} must be a whole number of seconds, at least 1")
     return int(text)

@@ -1,4 +1,4 @@
-"""Connect to the database, so that no request hangs and none is counted twice."""
+"""Connect to the database with timeouts and safe retries."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,7 +7,7 @@ from flask import Flask
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from app.config import Config
+from app.connections import connect_arguments, prepare
 from app.models import db
 
 Result = TypeVar("Result")
@@ -15,48 +15,60 @@ Result = TypeVar("Result")
 DEADLOCK_ATTEMPTS = 5
 # PostgreSQL: serialization_failure, deadlock_detected. MySQL: ER_LOCK_DEADLOCK.
 DEADLOCK_CODES = {"40001", "40P01", 1213}
+# PostgreSQL: undefined_table, undefined_column. MySQL: ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR.
+UNDEFINED_CODES = {"42P01", "42703", 1146, 1054}
+# SQLite has no codes for them.
+UNDEFINED_TEXTS = ("no such table", "no such column")
 
-# One thread a process needs one connection; a threaded development server a few.
+# A single-threaded process needs one connection; the development server needs a few.
 POOL = {"pool_size": 2, "max_overflow": 8, "pool_timeout": 2}
-POSTGRESQL_OPTIONS = {
-    "connect_timeout": 2,
-    "application_name": "tally",
-    "options": "-c statement_timeout=5s -c idle_in_transaction_session_timeout=10s",
-    # A peer that lost power answers nothing: give up before the visitor does.
-    "tcp_user_timeout": 3000,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
+ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
+    "postgresql": POOL,
+    # The default, REPEATABLE READ, would sum the slots of an old snapshot.
+    "mysql": {**POOL, "isolation_level": "READ COMMITTED"},
+    "sqlite": {},
 }
-MYSQL_OPTIONS = {"connect_timeout": 2, "read_timeout": 5, "write_timeout": 5}
+CONNECT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "postgresql": {
+        "connect_timeout": 2,
+        "application_name": "tally",
+        # Detect a server that lost power before the visitor gives up.
+        "tcp_user_timeout": 3000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    },
+    "mysql": {"connect_timeout": 2, "read_timeout": 5, "write_timeout": 5},
+    "sqlite": {"timeout": 5},
+}
+POSTGRESQL_PARAMETERS = {
+    "statement_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10s",
+}
 
 
-def register(app: Flask, config: Config) -> None:
-    """Give the application its engine, which connects when it is first used."""
-    app.config["SQLALCHEMY_DATABASE_URI"] = config.database
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(config.database)
+def register(app: Flask) -> None:
+    """Set up the application's engine, which connects on first use."""
+    url = app.config["SQLALCHEMY_DATABASE_URI"]
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(url)
     db.init_app(app)
+    with app.app_context():
+        prepare(db.engine, POSTGRESQL_PARAMETERS)
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """Return the engine's options: every wait has an end, errors carry no parameters."""
-    match url.get_backend_name():
-        case "postgresql":
-            return {**POOL, "hide_parameters": True, "connect_args": POSTGRESQL_OPTIONS}
-        case "mysql":
-            # InnoDB's default, REPEATABLE READ, would sum the slots of an old snapshot.
-            isolation = {"isolation_level": "READ COMMITTED", "hide_parameters": True}
-            return {**POOL, **isolation, "connect_args": MYSQL_OPTIONS}
-        case _:
-            return {"hide_parameters": True, "connect_args": {"timeout": 5}}
+    """Return the engine's options: all waits time out; errors hide the parameters."""
+    backend = url.get_backend_name()
+    arguments = connect_arguments(url, CONNECT_ARGUMENTS[backend])
+    return {**ENGINE_OPTIONS[backend], "hide_parameters": True, "connect_args": arguments}
 
 
 def transact(engine: Engine, work: Callable[[Connection], Result]) -> Result:
-    """Run work in one transaction, commit it durably and return what it returned.
+    """Run work in one transaction, commit it durably and return its result.
 
-    Work that failed before its commit was sent has left nothing behind, and is run
-    again if a new connection or another order of locks may help. A commit that
-    fails is not retried: nobody knows whether it happened.
+    An error before the commit leaves no changes, so the work is retried after a lost
+    connection or a deadlock. A failed commit is not retried, because it may have
+    succeeded on the server.
     """
     attempt = 1
     while True:
@@ -73,10 +85,10 @@ def transact(engine: Engine, work: Callable[[Connection], Result]) -> Result:
 
 
 def worth_retrying(error: DBAPIError, attempt: int) -> bool:
-    """Tell whether the same work may succeed if it is run again.
+    """Return whether to run the work again.
 
-    One new attempt is enough for a connection that the server closed while it sat
-    in the pool: SQLAlchemy drops all of that age with it.
+    One retry is enough after the server closed an idle connection: SQLAlchemy also
+    drops all other connections of the same age.
     """
     if error.connection_invalidated:
         return attempt == 1
@@ -84,19 +96,25 @@ def worth_retrying(error: DBAPIError, attempt: int) -> bool:
 
 
 def is_deadlock(error: DBAPIError) -> bool:
-    """Tell whether the server sacrificed this transaction for another one's sake."""
+    """Return whether the server aborted this transaction to resolve a deadlock."""
     return not driver_codes(error).isdisjoint(DEADLOCK_CODES)
 
 
+def is_undefined(error: DBAPIError) -> bool:
+    """Return whether a statement needs a table or a column that the database lacks."""
+    codes = driver_codes(error)
+    return not codes.isdisjoint(UNDEFINED_CODES) or str(error.orig).startswith(UNDEFINED_TEXTS)
+
+
 def driver_codes(error: DBAPIError) -> set[object]:
-    """Return what names the error's kind: psycopg's SQLSTATE, PyMySQL's first argument."""
+    """Return the error's codes: psycopg's SQLSTATE and PyMySQL's first argument."""
     return {getattr(error.orig, "sqlstate", None), *getattr(error.orig, "args", ())[:1]}
 
 
 def product(engine: Engine) -> str:
     """Return the database's product and major version, such as "PostgreSQL 17".
 
-    Read from what the driver learnt when it first connected: no query is made.
+    SQLAlchemy reads the version on the first connection, so no query is needed.
     """
     dialect = engine.dialect
     version: tuple[int, ...] = getattr(dialect, "server_version_info", (0, 0))
@@ -106,6 +124,6 @@ def product(engine: Engine) -> str:
         case "sqlite":
             return f"SQLite {version[0]}"
         case _:
-            # Here the first two numbers name a release series.
+            # A MariaDB or MySQL release series has two numbers.
             name = "MariaDB" if getattr(dialect, "is_mariadb", False) else "MySQL"
             return f"{name} {version[0]}.{version[1]}"

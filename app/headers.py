@@ -1,11 +1,9 @@
-"""Set the headers that keep browsers and caches from doing harm."""
+"""Set the security and caching headers."""
 
-from flask import Flask, Response, request
-
-from app.config import current_config
+from flask import Flask, Response, current_app, request
 
 SECURITY = {
-    # Style and icon from this site, nothing else: no script, frame, form or font.
+    # Allow styles and images from this site, and nothing else.
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -20,7 +18,7 @@ YEAR = "public, max-age=31536000, immutable"
 
 
 def register(app: Flask) -> None:
-    """Set the headers on every response, errors and static files included."""
+    """Set the headers on every response, including errors and static files."""
     app.after_request(secure)
     app.after_request(limit_caching)
 
@@ -32,15 +30,15 @@ def secure(response: Response) -> Response:
 
 
 def limit_caching(response: Response) -> Response:
-    """Let nothing be stored but static files, and for long only those of this build.
+    """Allow caching of static files only, and for a year only for this build's files.
 
-    While an update rolls, an old process may be asked for a new build's file: its
-    own would be kept for a year under the new address.
+    During a rolling update, an old process may receive a request for a new build's
+    file. Caches must not keep the old file under the new URL.
     """
-    config = current_config()
+    config = current_app.config
     if request.endpoint != "static" or response.status_code >= 400:
         response.headers["Cache-Control"] = "no-store"
-    elif config.production and request.args.get("v") == config.version:
+    elif config["PRODUCTION"] and request.args.get("v") == config["VERSION"]:
         response.headers["Cache-Control"] = YEAR
     else:
         response.headers["Cache-Control"] = "no-cache"

@@ -1,27 +1,24 @@
-"""Count and time what this application does, and show it to Prometheus."""
+"""Collect metrics and expose them to Prometheus."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from flask import Blueprint, Flask, Request, Response, abort, current_app, request
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
-from prometheus_client import generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest)
 from prometheus_client.multiprocess import MultiProcessCollector
-
-from app.config import current_config
 
 blueprint = Blueprint("metrics", __name__)
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-# Labels must come from a small set: what a client makes up would fill the memory.
+# Labels come from a small fixed set, so that clients cannot exhaust the memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 PROXY_MARKS = ("X-Forwarded-", "Forwarded", "X-Real-Ip", "Via")
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """This application's metrics; of its own, so that two applications don't mix."""
+    """The metrics of one application, in its own registry."""
 
     registry: CollectorRegistry
     requests: Counter
@@ -31,7 +28,7 @@ class Metrics:
 
     @classmethod
     def make(cls) -> "Metrics":
-        """Define every metric in a new registry."""
+        """Create every metric in a new registry."""
         registry = CollectorRegistry()
         return cls(
             registry=registry,
@@ -50,30 +47,32 @@ class Metrics:
         )
 
     def observe(self, request: Request, status: int, seconds: float) -> None:
-        """Count one answered request and its time."""
+        """Record one answered request and its duration."""
         method = request.method if request.method in METHODS else "other"
         endpoint = request.endpoint or "none"
         self.requests.labels(method, endpoint, str(status)).inc()
         self.seconds.labels(endpoint).observe(seconds)
 
 
-def register(app: Flask, directory: str | None) -> None:
-    """Give the application its metrics, in a directory if processes share them."""
+def register(app: Flask) -> None:
+    """Create the application's metrics, and the directory that processes share."""
+    directory = app.config["METRICS_DIRECTORY"]
     if directory is not None:
         Path(directory).mkdir(parents=True, exist_ok=True)
     app.extensions["metrics"] = Metrics.make()
 
 
 def current_metrics() -> Metrics:
-    """Return the metrics of the application that answers this request."""
-    return cast(Metrics, current_app.extensions["metrics"])
+    """Return the metrics of the current application."""
+    metrics: Metrics = current_app.extensions["metrics"]
+    return metrics
 
 
 @blueprint.get("/metrics")
 def show() -> Response:
-    """Answer Prometheus, which asks directly; to who comes through a proxy, nothing is here.
+    """Answer Prometheus, which connects directly; answer 404 to requests through a proxy.
 
-    This holds whatever spelling of the path got past the proxy's own rules.
+    This also covers spellings of the path that the proxy's own rules miss.
     """
     if any(name.startswith(PROXY_MARKS) for name in request.headers.keys()):
         abort(404)
@@ -81,8 +80,8 @@ def show() -> Response:
 
 
 def collected() -> CollectorRegistry:
-    """Return the metrics of this process, or of all if they share a directory."""
-    directory = current_config().metrics_directory
+    """Return the metrics of this process, or of all processes that share a directory."""
+    directory = current_app.config["METRICS_DIRECTORY"]
     if directory is None:
         return current_metrics().registry
     registry = CollectorRegistry()

@@ -1,42 +1,59 @@
-"""Describe the tables: the migrations make them, the visits fill them."""
+"""The database's tables: migrations create them, visits fill them."""
+
+from datetime import date
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import BigInteger, Column, Date, LargeBinary, SmallInteger, Table
+from sqlalchemy import BigInteger, LargeBinary, SmallInteger
 from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-db = SQLAlchemy()
 
-# The PostgreSQL role that the application runs as, where migrations run as another.
-# They grant it what it needs, and nothing if there is no such role.
+class Base(DeclarativeBase):
+    """The base of all models."""
+
+
+db = SQLAlchemy(model_class=Base)
+
+# The PostgreSQL role of the application where migrations run as another role. They
+# grant it the rights it needs, or nothing if the role does not exist.
 APP_ROLE = "tally_app"
 
-# MySQL can't make a key of a BLOB without a prefix length; the digest has 16 bytes.
+# MySQL cannot index a BLOB without a prefix length; the digest has 16 bytes.
 Digest = LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
 
-# A visitor is known by a digest alone: no address, no time, no serial number.
-visitors: Table = Table(
-    "visitors",
-    db.metadata,
-    Column("visitor", Digest, primary_key=True),
-    Column("visits", BigInteger, nullable=False),
-)
+# Statements run on the models' tables through Core, which is faster than a session.
+# mypy does not see that db.Model is a class.
 
-# The sum over the slots is the number of visitors. Triggers add to the slot of their
-# own database connection, so that new visitors don't queue for one row.
-visitor_totals: Table = Table(
-    "visitor_totals",
-    db.metadata,
-    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
-    Column("visitors", BigInteger, nullable=False),
-    postgresql_with={"fillfactor": 50},
-)
 
-# New visitors of each UTC day. Fewer slots: the chart reads thirty days of them.
-new_visitors: Table = Table(
-    "new_visitors",
-    db.metadata,
-    Column("day", Date, primary_key=True),
-    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
-    Column("visitors", BigInteger, nullable=False),
-    postgresql_with={"fillfactor": 50},
-)
+class Visitor(db.Model):  # type: ignore[name-defined, misc]
+    """A visitor, known only by a digest: no address, no time, no serial number."""
+
+    __tablename__ = "visitors"
+
+    visitor: Mapped[bytes] = mapped_column(Digest, primary_key=True)
+    visits: Mapped[int] = mapped_column(BigInteger)
+
+
+class VisitorTotal(db.Model):  # type: ignore[name-defined, misc]
+    """A slot of the number of visitors, which is the sum of all slots.
+
+    Triggers add to the slot of their own database connection, so that new visitors
+    do not wait for a single row.
+    """
+
+    __tablename__ = "visitor_totals"
+    __table_args__ = {"postgresql_with": {"fillfactor": 50}}
+
+    slot: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    visitors: Mapped[int] = mapped_column(BigInteger)
+
+
+class NewVisitors(db.Model):  # type: ignore[name-defined, misc]
+    """A slot of the new visitors of a UTC day; few slots, as the chart reads 30 days."""
+
+    __tablename__ = "new_visitors"
+    __table_args__ = {"postgresql_with": {"fillfactor": 50}}
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    slot: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    visitors: Mapped[int] = mapped_column(BigInteger)

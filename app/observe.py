@@ -1,4 +1,4 @@
-"""Tell of every request: one log line, and the metrics."""
+"""Log and measure every request."""
 
 import logging
 import time
@@ -10,18 +10,18 @@ from app.metrics import current_metrics
 
 
 def register(app: Flask) -> None:
-    """Start a clock before each request, and report when its response is made."""
+    """Time each request and report its response."""
     app.before_request(start_clock)
     app.after_request(report)
 
 
 def start_clock() -> None:
-    """Remember when the request began."""
+    """Store the time when the request started."""
     g.started = time.perf_counter()
 
 
 def report(response: Response) -> Response:
-    """Log and measure the request; its query and its sender stay untold."""
+    """Log and measure the request, without the query string or the client's address."""
     seconds = time.perf_counter() - g.started
     current_metrics().observe(request, response.status_code, seconds)
     details = logs.fields(
@@ -31,12 +31,12 @@ def report(response: Response) -> Response:
         milliseconds=round(seconds * 1000, 2),
         endpoint=request.endpoint,
     )
-    logs.log.log(importance(response.status_code), "request", extra=details)
+    logs.log.log(level(response.status_code), "request", extra=details)
     return response
 
 
-def importance(status: int) -> int:
-    """Return the log level; that this process is alive, Docker asks every other second."""
+def level(status: int) -> int:
+    """Return the log level; hide Docker's frequent successful health checks."""
     if request.endpoint == "health.alive" and status == 200:
         return logging.DEBUG
     return logging.ERROR if status >= 500 else logging.INFO

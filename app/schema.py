@@ -1,13 +1,13 @@
-"""Know which schema this code needs, and bring a database to it."""
+"""Check a database's schema against this code, and upgrade it."""
 
 from dataclasses import dataclass
-from typing import cast
+from functools import cache
 
 import flask_migrate
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from app.config import ROOT
 from app.models import db
@@ -19,17 +19,17 @@ migrate = flask_migrate.Migrate(db=db, directory=str(MIGRATIONS))
 
 @dataclass(frozen=True)
 class Schema:
-    """The revisions this code was built with."""
+    """The schema revisions that this code contains."""
 
-    head: str
+    head: str | None
     known: frozenset[str]
 
     def fault(self, revision: str | None) -> str | None:
-        """Say why a database at this revision can't serve this code, or None if it can.
+        """Return why this code cannot use a database at this revision, or None.
 
-        A revision we don't know is a newer release's: migrations expand before they
-        contract, so that the code before them still runs. A known one that isn't
-        our head is older, and lacks what this code needs.
+        An unknown revision belongs to a newer release and is compatible, because
+        migrations expand before they contract. A known revision other than the head
+        is too old.
         """
         if revision is None:
             return "the database has no schema: run flask db upgrade"
@@ -39,37 +39,53 @@ class Schema:
 
 
 def register(app: Flask) -> None:
-    """Add the "flask db" commands and read which revisions there are."""
+    """Add the "flask db" commands, and fail now if the revisions cannot be read."""
     migrate.init_app(app, db)
-    app.extensions["schema"] = read_schema()
+    required_schema()
 
 
-def read_schema() -> Schema:
-    """Read the revisions from the migrations' files."""
+@cache
+def required_schema() -> Schema:
+    """Read the revisions from the migration files, once per process."""
     scripts = ScriptDirectory(str(MIGRATIONS))
-    head = scripts.get_current_head()
     known = frozenset(script.revision for script in scripts.walk_revisions())
-    return Schema(cast(str, head), known)
-
-
-def current_schema(app: Flask) -> Schema:
-    """Return the schema that this application needs."""
-    return cast(Schema, app.extensions["schema"])
+    return Schema(scripts.get_current_head(), known)
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Ask the database for its revision; None if it was never migrated."""
+    """Return the database's revision, or None if it was never migrated."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(app: Flask) -> None:
-    """Bring development's own database to the head, so that "flask run" is enough.
+def fault(connection: Connection) -> str | None:
+    """Return why this code cannot use the database, and what to do, or None."""
+    revision = current_revision(connection)
+    return required_schema().fault(revision) or missing_tables(connection, revision)
 
-    Leaves no connection open, as the process may fork after this.
+
+def missing_tables(connection: Connection, revision: str | None) -> str | None:
+    """Return which tables are missing although a revision is recorded, or None.
+
+    "flask db stamp" records a revision without a migration, as does half a backup.
+    """
+    found = inspect(connection)
+    missing = [name for name in sorted(db.metadata.tables) if not found.has_table(name)]
+    if not missing:
+        return None
+    return (
+        f"the schema is at {revision}, but has no table {', '.join(missing)}: restore a backup,"
+        " or if there is no data, run flask db stamp base and flask db upgrade"
+    )
+
+
+def upgrade(app: Flask) -> None:
+    """Upgrade the default development database, so that "flask run" needs no other step.
+
+    Close all connections, because the process may fork later.
     """
     with app.app_context():
         with db.engine.connect() as connection:
             revision = current_revision(connection)
-        if revision != current_schema(app).head:
+        if revision != required_schema().head:
             flask_migrate.upgrade()
         db.engine.dispose()

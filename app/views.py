@@ -1,4 +1,4 @@
-"""Answer the page and the version."""
+"""The page and the version."""
 
 from datetime import date
 from functools import lru_cache
@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from app.addresses import visitor_digest
 from app.chart import chart
-from app.config import ConfigError, current_config
+from app.config import ConfigError
 from app.database import product
 from app.metrics import current_metrics
 from app.models import db
@@ -17,14 +17,19 @@ from app.visits import DAYS_SHOWN, Tally, count_visit, read_tally
 
 blueprint = Blueprint("views", __name__)
 
-# What a render reaches, also through "extends", which is resolved only then.
+# Bytes, a few packets.
+MOST_PADDING = 16384
+# The templates that a page needs. Jinja doesn't list one that is missing.
 TEMPLATES = ("base.html", "page.html", "chart.html", "error.html")
+
+# Where browsers say that a request is in advance: today's header, and older ones.
+PURPOSES = ("Sec-Purpose", "Purpose", "X-Moz", "X-Purpose")
 
 
 def compile_templates(app: Flask) -> None:
-    """Compile every template now: a broken one must stop the start, not a visitor.
+    """Compile every template at startup, so that a broken one never reaches a visitor.
 
-    Raises ConfigError that names the template, and the line where there is one.
+    Raises ConfigError with the template's name, and the line of the error if there is one.
     """
     for name in sorted({*TEMPLATES, *app.jinja_env.list_templates()}):
         try:
@@ -38,47 +43,69 @@ def compile_templates(app: Flask) -> None:
 
 @blueprint.app_template_filter()
 def day(date: date) -> str:
-    """Write a day as people do: 3 May."""
+    """Format a date like 3 May."""
     return f"{date.day} {date:%b}"
+
+
+@blueprint.app_template_global()
+def path_to(endpoint: str, **values: str) -> str:
+    """Return an endpoint's path.
+
+    Unlike url_for, it uses nothing of the request: a malformed Host must not break the
+    page that says so.
+    """
+    return current_app.url_map.bind("").build(endpoint, values)
 
 
 @blueprint.get("/")
 def page() -> str:
-    """Count the visit that a GET is, and show the figures."""
-    config = current_config()
-    figures = answered_visit(visitor(config.visitor_key))
+    """Count the visit and show the figures; answer 403 to a request in advance of a visit.
+
+    A browser shows a page that it rendered in advance without asking again, even one that
+    must not be stored. So only an error makes it request the page when someone visits it.
+    """
+    if is_speculative():
+        abort(403, "This page is not sent in advance, because each visit counts.")
+    figures = count_or_read(visitor(current_app.config["VISITOR_KEY"]))
     return render_template(
         "page.html",
         figures=figures,
-        chart=drawn(
+        chart=rendered_chart(
             current_app.jinja_env.get_template("chart.html"),
             tuple(sorted(figures.new_by_day.items())),
             figures.today,
         ),
         database=product(db.engine),
-        config=config,
     )
 
 
 @lru_cache(maxsize=1)
-def drawn(template: Template, new_by_day: tuple[tuple[date, int], ...], today: date) -> Markup:
-    """Draw the chart, once for all visits between two new visitors.
+def rendered_chart(
+    template: Template, new_by_day: tuple[tuple[date, int], ...], today: date
+) -> Markup:
+    """Render the chart; cache it until its figures or its template change.
 
-    It is most of a page's work. The template is a key, as an edited one is another.
+    Rendering it takes most of a page's time.
     """
     return Markup(template.render(chart=chart(dict(new_by_day), today, DAYS_SHOWN)))
 
 
 def visitor(key: bytes) -> bytes:
-    """Return who asks, or answer 400 when the proxy's word for it is no address."""
+    """Return the client's digest; answer 400 if the client's address is invalid."""
     try:
         return visitor_digest(request.remote_addr or "", key)
     except ValueError:
         abort(400, "The address that this request came from cannot be read.")
 
 
-def answered_visit(visitor: bytes) -> Tally:
-    """Count a GET; answer a HEAD with what a GET would find, without counting."""
+def is_speculative() -> bool:
+    """Return whether a browser requests the page in advance, in case someone visits it."""
+    purposes = [request.headers.get(name, "").lower() for name in PURPOSES]
+    return any(purpose.startswith(("prefetch", "preview")) for purpose in purposes)
+
+
+def count_or_read(visitor: bytes) -> Tally:
+    """Count a GET; for a HEAD, only read the figures."""
     if request.method == "HEAD":
         return read_tally(db.engine, visitor)
     figures = count_visit(db.engine, visitor)
@@ -88,6 +115,11 @@ def answered_visit(visitor: bytes) -> Tally:
 
 @blueprint.get("/version")
 def version() -> Response:
-    """Say which build answers."""
-    config = current_config()
-    return jsonify(version=config.version, commit=config.commit)
+    """Return the version and commit of this build.
+
+    With `?padding=N`, the answer is N bytes longer: a deploy tests that large answers arrive.
+    """
+    config = current_app.config
+    padding = min(max(request.args.get("padding", 0, int), 0), MOST_PADDING)
+    return jsonify(version=config["VERSION"], commit=config["COMMIT"],
+                   **({"padding": "." * padding} if padding else {}))

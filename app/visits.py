@@ -1,4 +1,4 @@
-"""Count visits, exactly, whatever the concurrency."""
+"""Count visits exactly, even under concurrency."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,14 +8,17 @@ from sqlalchemy import Connection, Engine, bindparam, func, null, select, union_
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from app.database import transact
-from app.models import new_visitors, visitor_totals, visitors
+from app.models import NewVisitors, Visitor, VisitorTotal
 
 DAYS_SHOWN = 30
+visitors = Visitor.__table__
+visitor_totals = VisitorTotal.__table__
+new_visitors = NewVisitors.__table__
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The figures of one page: this visitor's visits, all visitors, the new ones a day."""
+    """The figures of a page: the visitor's visits, all visitors, new visitors per day."""
 
     visits: int
     visitors: int
@@ -23,7 +26,7 @@ class Tally:
     new_by_day: Mapping[date, int]
 
 
-# The insert fires the triggers that count a new visitor; the update doesn't.
+# Only the insert fires the triggers that count a new visitor.
 UPSERTS = {
     "postgresql": postgresql.insert(visitors)
     .values(visits=1)
@@ -38,7 +41,7 @@ MYSQL_UPSERT = (
     mysql.insert(visitors).values(visits=1).on_duplicate_key_update(visits=visitors.c.visits + 1)
 )
 VISITS = select(visitors.c.visits).where(visitors.c.visitor == bindparam("visitor"))
-# One round trip for both: a row a day, and one without a day for the total.
+# One query for both: a row for each day, and a row without a day for the total.
 FIGURES = union_all(
     select(new_visitors.c.day, func.sum(new_visitors.c.visitors))
     .where(new_visitors.c.day >= bindparam("since"))
@@ -48,19 +51,19 @@ FIGURES = union_all(
 
 
 def count_visit(engine: Engine, visitor: bytes) -> Tally:
-    """Add one visit and return the figures; when it returns, the visit is durable."""
+    """Add one visit, commit it durably and return the figures."""
     return transact(engine, lambda connection: tally(connection, add_visit(connection, visitor)))
 
 
 def read_tally(engine: Engine, visitor: bytes) -> Tally:
-    """Return the figures as they are, counting nothing."""
+    """Return the figures without counting a visit."""
     return transact(engine, lambda connection: tally(connection, visits_of(connection, visitor)))
 
 
 def add_visit(connection: Connection, visitor: bytes) -> int:
-    """Insert the visitor or add one to their visits; return the visits so far."""
+    """Insert the visitor or increment their visits; return the new number of visits."""
     if connection.dialect.name == "mysql":
-        # MySQL has no RETURNING; the row is locked, so that reading it is as exact.
+        # MySQL has no RETURNING; the upsert locked the row, so this read is exact.
         connection.execute(MYSQL_UPSERT, {"visitor": visitor})
         return visits_of(connection, visitor)
     upsert = UPSERTS[connection.dialect.name]
@@ -68,12 +71,12 @@ def add_visit(connection: Connection, visitor: bytes) -> int:
 
 
 def visits_of(connection: Connection, visitor: bytes) -> int:
-    """Return how often this visitor came, 0 for one who never did."""
+    """Return the visitor's number of visits, 0 for an unknown visitor."""
     return int(connection.execute(VISITS, {"visitor": visitor}).scalar() or 0)
 
 
 def tally(connection: Connection, visits: int) -> Tally:
-    """Read the total and the last days, with what this transaction added to them."""
+    """Read the total and the recent days, including this transaction's changes."""
     today = datetime.now(timezone.utc).date()
     since = today - timedelta(days=DAYS_SHOWN - 1)
     rows = connection.execute(FIGURES, {"since": since}).all()

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Run as a script, Python looks for modules beside it only.
 sys.path.insert(0, str(ROOT))
 
-from stack import cloud_init  # noqa: E402
+from stack.commands import cloud_init  # noqa: E402
 from tests.lab import Lab, LabError, Machine  # noqa: E402
 
 REQUIRED = 5.0

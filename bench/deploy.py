@@ -40,8 +40,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Run as a script, Python looks for modules beside it only.
 sys.path.insert(0, str(ROOT))
 
-from stack import cloud_init  # noqa: E402
-from stack.definition import Stack  # noqa: E402
+from stack.commands import cloud_init  # noqa: E402
+from stack.swarm.stackfile import Stack  # noqa: E402
 from tests.e2e import crowd  # noqa: E402
 from tests.e2e.cluster import entry  # noqa: E402
 from tests.e2e.crowd import Visitor  # noqa: E402

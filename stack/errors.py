@@ -1,7 +1,7 @@
-"""How a command ends when it doesn't succeed.
+"""Errors that end a command.
 
-Each error is an operator's: one line that names the cause and the next command.
-Fabric prints it and exits with its code; a traceback is left for bugs.
+Each is one line for the operator: the cause and the next command. Fabric prints it and exits with
+its code. Tracebacks are for bugs.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from invoke.exceptions import Exit
 
 # The exit code of a command that was ended by Ctrl-C.
 INTERRUPTED = 130
+# What each exit code means: the table in README.md.
+OUTCOMES = {0: "proven", 1: "refused", 3: "migration failed", 4: "restored", 5: "broken",
+            7: "locked"}
 
 
 class OperatorError(Exit):
@@ -54,7 +57,7 @@ class RestoreFailed(OperatorError):
 
 
 class Locked(OperatorError):
-    """Another deploy holds the lock; nothing was changed."""
+    """Another command holds the lock; nothing was changed."""
 
     exit_code = 7
 
@@ -70,6 +73,6 @@ class Several(OperatorError):
 
 
 def raise_all(errors: Sequence[OperatorError]) -> None:
-    """Raise one error as it is, and several as one; without any, go on."""
+    """Raise one error as it is, and several as one; without any, return."""
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)

@@ -8,10 +8,10 @@ from stack.errors import Refused
 from stack.inventory.document import Invalid, Place, parse
 from stack.inventory.keys import read_inventory
 from stack.inventory.model import (
-    MOST_REPLICAS, PLACEMENT, REPLACEABLE, Inventory, Node, Ports, Registry, Replicas, Role, Ssh)
+    MOST_REPLICAS, PLACEMENT, REPLACEABLE, Host, Inventory, Ports, Registry, Replicas, Role, Ssh)
 
-__all__ = ["DEFAULT", "EXAMPLE", "MOST_REPLICAS", "PLACEMENT", "REPLACEABLE", "Invalid",
-           "Inventory", "Node", "Ports", "Registry", "Replicas", "Role", "Ssh", "chosen", "load"]
+__all__ = ["DEFAULT", "EXAMPLE", "MOST_REPLICAS", "PLACEMENT", "REPLACEABLE", "Host", "Invalid",
+           "Inventory", "Ports", "Registry", "Replicas", "Role", "Ssh", "chosen", "load"]
 
 DEFAULT = "inventory.yml"
 EXAMPLE = "inventory.example.yml"
@@ -27,7 +27,7 @@ def chosen(environ: Mapping[str, str], root: Path) -> Path | None:
     path = root / (name or DEFAULT)
     if name and not os.path.exists(path):
         raise Refused(f"INVENTORY={name}: there is no {path}",
-                      f"begin with a copy of {EXAMPLE}")
+                      f"start from a copy of {EXAMPLE}")
     # A link that leads nowhere is a mistake to report, not a choice of this machine.
     return path if os.path.lexists(path) else None
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from stack.inventory import rules
 from stack.inventory.document import Place
 from stack.inventory.model import (
-    MOST_REPLICAS, PLACEMENT, REPLACEABLE, Inventory, Node, Ports, Registry, Replicas, Role, Ssh)
+    MOST_REPLICAS, PLACEMENT, REPLACEABLE, Host, Inventory, Ports, Registry, Replicas, Role, Ssh)
 from stack.inventory.scalars import (
     Reader, number, one_of, parse_host, parse_path, parse_private, parse_registry, read_image,
     scalar, text)
@@ -68,7 +68,7 @@ def _check_known(place: Place, readers: Mapping[str, Reader]) -> set[str]:
     for name in place.value:
         if name not in readers:
             near = get_close_matches(name, readers, n=1)
-            known = f"there {'are' if len(readers) > 1 else 'is only'} {_listed(readers)}"
+            known = f"the {'keys are' if len(readers) > 1 else 'only key is'} {_listed(readers)}"
             place.key(name).wrong(f"unknown key; {f'did you mean {near[0]}?' if near else known}")
             meant.update(near)
     return meant
@@ -121,7 +121,7 @@ def _read_labels(place: Place) -> dict[str, str] | None:
             for name, label in labels.items()}
 
 
-def _read_nodes(place: Place) -> tuple[Node, ...] | None:
+def _read_nodes(place: Place) -> tuple[Host, ...] | None:
     """Read the nodes, each for itself and then against each other."""
     if not isinstance(place.value, list) or not place.value:
         place.wrong_value("a list of nodes")
@@ -129,13 +129,13 @@ def _read_nodes(place: Place) -> tuple[Node, ...] | None:
     before = len(place.mistakes)
     also = {"private": "is missing; several nodes reach each other at private addresses"} \
         if len(place.value) > 1 else {}
-    found = [_read_fields(Node, place.item(index), also) for index in range(len(place.value))]
+    found = [_read_fields(Host, place.item(index), also) for index in range(len(place.value))]
     # A misspelt key may be the one that holds the labels.
     if len(place.mistakes) == before:
         rules.check_labels(place, found)
     rules.check_addresses(place, found)
     rules.check_managers(place, found)
-    return tuple(Node(**keys) for keys in found) if len(place.mistakes) == before else None
+    return tuple(Host(**keys) for keys in found) if len(place.mistakes) == before else None
 
 
 SWITCH = one_of(("true", "false"))
@@ -170,7 +170,7 @@ KEYS: Mapping[type[Any], Mapping[str, Reader]] = {
     },
     Ports: {"http": PORT, "https": PORT},
     Replicas: {"app": number(1, MOST_REPLICAS)},
-    Node: {
+    Host: {
         "host": scalar(parse_host, "an address or a host name"),
         "private": scalar(parse_private, "an IPv4 address that the other nodes can reach"),
         "role": one_of(get_args(Role)),

@@ -55,7 +55,7 @@ class Replicas:
 
 
 @dataclass(frozen=True)
-class Node:
+class Host:
     """One machine: `host` is where SSH finds it, `private` where the other nodes do."""
 
     host: str
@@ -72,7 +72,7 @@ class Inventory:
     """
 
     name: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[Host, ...]
     domain: str | None = None
     ssh: Ssh = Ssh()
     registry: Registry | None = None
@@ -81,10 +81,15 @@ class Inventory:
     replicas: Replicas = Replicas()
 
     @property
-    def managers(self) -> tuple[Node, ...]:
-        return tuple(node for node in self.nodes if node.role == "manager")
+    def managers(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.nodes if host.role == "manager")
+
+    @property
+    def uses_registry(self) -> bool:
+        """Return whether images go through a registry: with several nodes they have to."""
+        return self.registry is not None or self.needs_own_registry
 
     @property
     def needs_own_registry(self) -> bool:
-        """Tell whether images reach the nodes through a registry that the Swarm runs."""
+        """Return whether images reach the nodes through a registry that the Swarm runs."""
         return len(self.nodes) > 1 and self.registry is None

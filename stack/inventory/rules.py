@@ -1,15 +1,15 @@
-"""What the nodes have to be for each other, and where services go if nobody says."""
+"""Rules that span several nodes, and where services run by default."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from stack.inventory.document import Place, shown
-from stack.inventory.model import MANAGERS, Inventory, Node
+from stack.inventory.model import MANAGERS, Host, Inventory
 
 
 def check_addresses(place: Place, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse an address of two nodes, whether public or private."""
+    """Refuse an address, public or private, that two nodes share."""
     owners: dict[str, tuple[int, Place]] = {}
     for index, node in enumerate(nodes):
         for name in [name for name in ("host", "private") if name in node]:
@@ -20,7 +20,7 @@ def check_addresses(place: Place, nodes: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_managers(place: Place, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a number of managers that is no use to Raft, unless some role is unknown."""
+    """Refuse a number of managers that doesn't suit Raft, unless a role is missing."""
     count = sum(node.get("role") == "manager" for node in nodes)
     if count in MANAGERS or any("role" not in node for node in nodes):
         return
@@ -33,7 +33,7 @@ def check_managers(place: Place, nodes: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_labels(place: Place, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse labels with which a service would find no node, or one too many."""
+    """Refuse labels that leave a service no node, or too many."""
     if not any(node.get("labels") for node in nodes):
         return
     postgres, edges, registries = (
@@ -60,7 +60,7 @@ def check_registry(place: Place, inventory: Inventory) -> None:
 
 
 def placed(inventory: Inventory) -> Inventory:
-    """Decide where services run, as far as no label says that somebody has."""
+    """Return the inventory with default labels where the operator gave none."""
     nodes = inventory.nodes
     if not any(node.labels for node in nodes):
         first = inventory.managers[0]
@@ -71,13 +71,13 @@ def placed(inventory: Inventory) -> Inventory:
     return replace(inventory, nodes=nodes)
 
 
-def _may_hold_registry(nodes: Sequence[Node]) -> list[Node]:
+def _may_hold_registry(nodes: Sequence[Host]) -> list[Host]:
     return [node for node in nodes
             if node.role == "manager" and node.labels.get("registry") != "false"]
 
 
-def _labelled(nodes: Sequence[Node], holders: Sequence[Node], label: str) -> tuple[Node, ...]:
-    """Return the nodes, the holders among them with a label more."""
+def _labelled(nodes: Sequence[Host], holders: Sequence[Host], label: str) -> tuple[Host, ...]:
+    """Return the nodes, with the label added to the holders."""
     hosts = {node.host for node in holders}
     return tuple(replace(node, labels={**node.labels, label: "true"})
                  if node.host in hosts else node for node in nodes)

@@ -85,7 +85,7 @@ def parse_private(given: str) -> IPv4Address:
 
 
 def parse_path(given: str) -> Path:
-    """Return an absolute path, with ~ as the home of whoever runs this."""
+    """Return an absolute path; ~ is the current user's home."""
     try:
         path = Path(given).expanduser()
     except RuntimeError as error:  # ~somebody whom this machine doesn't know.

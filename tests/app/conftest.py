@@ -1,7 +1,9 @@
-"""Give each test an application on an empty, migrated database."""
+"""Fixtures for applications on empty, migrated databases."""
 
 import itertools
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import flask_migrate
@@ -10,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from tests.services import VISITOR_KEY, Database, MariaDB, Postgres, mariadb, postgres
+from tests.support.services import VISITOR_KEY, Database, MariaDB, Postgres, mariadb, postgres
 
 SQLITE = pytest.param("sqlite", marks=pytest.mark.unit)
 POSTGRESQL = pytest.param("postgres_database", marks=pytest.mark.service)
@@ -48,7 +50,7 @@ def sqlite(tmp_path: Path) -> Database:
 
 
 class SqliteDatabase(Database):
-    """A configured SQLite file, which has no users and no passwords."""
+    """A configured SQLite file, without users and passwords."""
 
     def environ(self, user: str) -> dict[str, str]:
         return {
@@ -66,17 +68,23 @@ def any_database(request: pytest.FixtureRequest) -> Database:
     return database
 
 
-def migrated(database: Database) -> Database:
-    """Bring a database to the head, as its owner does in production."""
-    owner = create_app(database.environ(database.owner))
-    with owner.app_context():
-        flask_migrate.upgrade()
+def migrated(database: Database, revision: str = "head") -> Database:
+    """Migrate a database to a revision as its owner, as in production."""
+    with owning(database):
+        flask_migrate.upgrade(revision=revision)
     return database
+
+
+@contextmanager
+def owning(database: Database) -> Iterator[None]:
+    """Run migration commands in this process as the database's owner."""
+    with create_app(database.environ(database.owner)).app_context():
+        yield
 
 
 @pytest.fixture
 def any_app(any_database: Database) -> Flask:
-    """The application on each database, as the user that it has in production."""
+    """The application on each database, as the same user as in production."""
     return create_app(migrated(any_database).environ(any_database.user))
 
 
@@ -85,10 +93,19 @@ def postgres_app(postgres_database: Database) -> Flask:
     return create_app(migrated(postgres_database).environ(postgres_database.user))
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the whole schema: each migration takes a moment."""
+    path = tmp_path_factory.mktemp("migrated") / "migrated.sqlite3"
+    migrated(SqliteDatabase(f"sqlite:///{path}", "", ""))
+    return path
+
+
 @pytest.fixture
-def environ(sqlite: Database) -> dict[str, str]:
-    """Production's environment, on an SQLite file."""
-    return migrated(sqlite).environ("")
+def environ(sqlite: Database, migrated_file: Path) -> dict[str, str]:
+    """The environment as in production, with a migrated SQLite file."""
+    shutil.copy(migrated_file, sqlite.url.removeprefix("sqlite:///"))
+    return sqlite.environ("")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One visitor's addresses are written in one way, and kept as a digest only."""
+"""A visitor's address has one spelling, and only its digest is stored."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_an_address_is_written_canonically(address: str, written: str) -> None:
     ["", "unknown", "192.0.2", "192.0.2.256", "192.0.2.01", "192.0.2.1:80", "[2001:db8::1]",
      "192.0.2.1, 192.0.2.2", "2001:db8::1::", "192.0.2.1/32", "\u0661.0.2.1"],
 )
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_anything_but_an_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError):
         canonical(address)
 

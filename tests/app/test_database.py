@@ -19,10 +19,10 @@ from app import create_app
 from app.database import product, transact
 from app.models import db
 from tests.app.conftest import MARIADB, POSTGRESQL, migrated
-from tests.services import PASSWORD, VISITOR_KEY, Database, Postgres, free_port
+from tests.support.services import PASSWORD, VISITOR_KEY, Database, Postgres, free_port
 
 VISITOR = {"X-Forwarded-For": "192.0.2.1"}
-UNAVAILABLE = "The counter cannot reach its memory right now"
+UNAVAILABLE = "The counter cannot reach its database right now"
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def test_a_page_without_its_database_is_503_at_once(
 
 @pytest.mark.unit
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
-def test_a_database_that_accepts_and_says_nothing_is_given_up_soon(scheme: str) -> None:
+def test_a_silent_database_times_out_soon(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = without_database(scheme, silent.getsockname()[1])
         with at_most(7):
@@ -76,11 +76,11 @@ def test_a_database_that_accepts_and_says_nothing_is_given_up_soon(scheme: str) 
 
 
 @pytest.mark.service
-def test_a_restart_of_the_database_costs_no_visitor_a_page(
+def test_a_database_restart_fails_no_page(
     postgres_server: Postgres, postgres_app: Flask
 ) -> None:
     client = postgres_app.test_client()
-    assert "this page 1 times" in client.get("/", headers=VISITOR).text
+    assert "this page 1 time." in client.get("/", headers=VISITOR).text
     postgres_server.restart()
     assert "this page 2 times" in client.get("/", headers=VISITOR).text
     postgres_server.restart()
@@ -88,7 +88,7 @@ def test_a_restart_of_the_database_costs_no_visitor_a_page(
 
 
 @pytest.mark.service
-def test_a_stopped_database_is_503_and_back_by_itself(
+def test_pages_are_503_while_the_database_is_stopped_and_then_recover(
     postgres_server: Postgres, postgres_app: Flask
 ) -> None:
     client = postgres_app.test_client()
@@ -118,7 +118,7 @@ def test_a_visit_that_waits_too_long_for_its_row_is_503_and_not_counted(
 
 
 @pytest.mark.service
-def test_a_visit_that_finds_all_connections_taken_is_503_soon(postgres_app: Flask) -> None:
+def test_a_visit_that_gets_no_connection_is_503_soon(postgres_app: Flask) -> None:
     with postgres_app.app_context(), contextlib.ExitStack() as taken:
         for _ in range(10):
             taken.enter_context(db.engine.connect())
@@ -133,7 +133,7 @@ def engine(postgres_app: Flask) -> Iterator[Engine]:
 
 
 class Work:
-    """Add one visitor, and lose the connection at a chosen place of chosen attempts."""
+    """Add one visitor; lose the connection before or after it, in that many attempts."""
 
     def __init__(self, server: Postgres, before: int = 0, after: int = 0) -> None:
         self.server, self.before, self.after, self.attempts = server, before, after, 0
@@ -153,7 +153,7 @@ def visitors_in(engine: Engine) -> object:
 
 
 @pytest.mark.service
-def test_work_that_lost_its_connection_is_done_once_more(
+def test_work_that_loses_its_connection_is_retried(
     postgres_server: Postgres, engine: Engine
 ) -> None:
     work = Work(postgres_server, before=1)
@@ -182,11 +182,12 @@ def test_a_commit_that_failed_is_never_repeated(
 
 
 @pytest.mark.parametrize("backend", [POSTGRESQL, MARIADB])
-def test_of_two_in_a_deadlock_both_succeed(backend: str, request: pytest.FixtureRequest) -> None:
+def test_both_transactions_of_a_deadlock_succeed(
+        backend: str, request: pytest.FixtureRequest) -> None:
     database: Database = request.getfixturevalue(backend)
     app = create_app(migrated(database).environ(database.user))
     rows = ["a" * 16, "b" * 16]
-    both_hold_one = threading.Barrier(2)
+    both_hold_one, one_is_done = threading.Barrier(2), threading.Event()
     attempts: list[str] = []
 
     def update(connection: Connection, row: str) -> None:
@@ -196,6 +197,9 @@ def test_of_two_in_a_deadlock_both_succeed(backend: str, request: pytest.Fixture
     def run(first: str, second: str) -> None:
         def work(connection: Connection) -> None:
             attempts.append(first)
+            if len(attempts) > 2:
+                # Or it may take the row again before the other one does.
+                one_is_done.wait(10)
             update(connection, first)
             if len(attempts) <= 2:
                 both_hold_one.wait(10)
@@ -203,15 +207,14 @@ def test_of_two_in_a_deadlock_both_succeed(backend: str, request: pytest.Fixture
 
         with app.app_context():
             transact(db.engine, work)
+        one_is_done.set()
 
     with app.app_context():
         statement = text("INSERT INTO visitors VALUES (:row, 0)")
         parameters = [{"row": row.encode()} for row in rows]
         transact(db.engine, lambda connection: connection.execute(statement, parameters).close())
-        threads = [
-            threading.Thread(target=run, args=order, daemon=True)
-            for order in (rows, reversed(rows))
-        ]
+        threads = [threading.Thread(target=run, args=order, daemon=True)
+                   for order in (rows, reversed(rows))]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -221,7 +224,7 @@ def test_of_two_in_a_deadlock_both_succeed(backend: str, request: pytest.Fixture
     assert (list(visits), len(attempts)) == ([2, 2], 3)
 
 
-def test_the_product_is_told_with_its_major_version(any_app: Flask) -> None:
+def test_the_product_is_shown_with_its_major_version(any_app: Flask) -> None:
     with any_app.app_context(), db.engine.connect() as connection:
         told = product(db.engine)
         version = {

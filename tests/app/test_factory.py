@@ -1,4 +1,4 @@
-"""The application starts with nothing configured, or says in one line why it can't."""
+"""The application starts without configuration, or says in one line why it can't."""
 
 import os
 import subprocess
@@ -12,9 +12,7 @@ from app import create_app
 from app.config import ConfigError
 from app.models import db
 from app.views import TEMPLATES, compile_templates
-from tests.services import PASSWORD, ROOT, VISITOR_KEY
-
-pytestmark = pytest.mark.unit
+from tests.support.services import PASSWORD, ROOT, VISITOR_KEY
 
 
 def flask(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,25 +22,29 @@ def flask(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProce
     )
 
 
-def test_development_works_with_nothing_configured(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_development_works_without_configuration(tmp_path: Path) -> None:
     first = create_app({}, instance_path=str(tmp_path)).test_client().get("/").text
     second = create_app({}, instance_path=str(tmp_path)).test_client().get("/").text
-    assert "this page 1 times. Total visitors: 1<" in first
+    assert "this page 1 time. Total visitors: 1<" in first
     assert "this page 2 times. Total visitors: 1<" in second
 
 
-def test_a_configured_database_is_never_migrated_by_starting(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_starting_never_migrates_a_configured_database(tmp_path: Path) -> None:
     environ = {"DATABASE_URL": f"sqlite:///{tmp_path / 'mine.sqlite3'}"}
     client = create_app(environ, instance_path=str(tmp_path)).test_client()
     assert client.get("/readyz").text == "the database has no schema: run flask db upgrade\n"
 
 
+@pytest.mark.service
 def test_a_missing_setting_ends_the_start_with_one_line() -> None:
     started = flask({"TALLY_ENV": "production", "VISITOR_KEY": VISITOR_KEY}, "routes")
     assert started.returncode == 1
-    assert started.stderr == "DATABASE_URL is not set: such as postgresql://user@host/database\n"
+    assert started.stderr == "DATABASE_URL is not set: expected postgresql://user@host/database\n"
 
 
+@pytest.mark.unit
 def test_starting_opens_no_connection_that_forked_workers_would_share() -> None:
     environ = {
         "TALLY_ENV": "production", "TALLY_VERSION": "1.4.0+57", "VISITOR_KEY": VISITOR_KEY,
@@ -53,12 +55,13 @@ def test_starting_opens_no_connection_that_forked_workers_would_share() -> None:
 
 
 def site(folder: Path, templates: dict[str, str]) -> Flask:
-    """Return an application with these templates and nothing else."""
+    """Return an application with only these templates."""
     for name, source in templates.items():
         (folder / name).write_text(source)
     return Flask("site", template_folder=str(folder))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
@@ -73,6 +76,7 @@ def test_a_broken_template_ends_the_start(tmp_path: Path, source: str, reason: s
     assert str(raised.value).startswith(f"template page.html, {reason}")
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", ["base.html", "chart.html", "error.html", "page.html"])
 def test_a_missing_template_ends_the_start(tmp_path: Path, name: str) -> None:
     others = set(TEMPLATES) - {name}

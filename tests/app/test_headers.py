@@ -1,4 +1,4 @@
-"""Every response carries the headers that keep it from doing harm."""
+"""Every response has the security headers."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -30,11 +30,11 @@ def test_the_policy_allows_style_and_images_of_this_site_only() -> None:
 
 
 @pytest.mark.parametrize("path", DYNAMIC)
-def test_nothing_dynamic_is_stored(client: FlaskClient, path: str) -> None:
+def test_dynamic_responses_are_not_cached(client: FlaskClient, path: str) -> None:
     assert client.get(path).headers["Cache-Control"] == "no-store"
 
 
-def test_a_file_of_this_build_is_kept_for_a_year(client: FlaskClient) -> None:
+def test_a_file_of_this_build_is_cached_for_a_year(client: FlaskClient) -> None:
     response = client.get("/static/tally.css?v=1.4.0%2B57")
     assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     again = client.get(
@@ -44,7 +44,7 @@ def test_a_file_of_this_build_is_kept_for_a_year(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?v=1.4.0%2B58"])
-def test_a_file_of_another_build_is_asked_for_again(client: FlaskClient, query: str) -> None:
+def test_a_file_of_another_build_is_revalidated(client: FlaskClient, query: str) -> None:
     assert client.get(f"/static/tally.css{query}").headers["Cache-Control"] == "no-cache"
 
 

@@ -1,5 +1,6 @@
-"""Liveness never asks the database; readiness does, and asks for the schema."""
+"""Liveness never uses the database; readiness does, and checks the schema."""
 
+import flask_migrate
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -8,7 +9,8 @@ from sqlalchemy import text
 from app import create_app
 from app.models import db
 from app.schema import Schema
-from tests.services import VISITOR_KEY, Database, free_port
+from tests.app.conftest import migrated, owning
+from tests.support.services import VISITOR_KEY, Database, free_port
 
 
 def set_revision(app: Flask, revision: str) -> None:
@@ -18,7 +20,7 @@ def set_revision(app: Flask, revision: str) -> None:
 
 @pytest.fixture
 def lost() -> FlaskClient:
-    """A client of an application whose database nobody serves."""
+    """A client of an application whose database is down."""
     environ = {
         "TALLY_ENV": "production", "TALLY_VERSION": "1.4.0+57", "VISITOR_KEY": VISITOR_KEY,
         "DATABASE_URL": f"postgresql://tally_app@127.0.0.1:{free_port()}/tally",
@@ -27,7 +29,7 @@ def lost() -> FlaskClient:
 
 
 @pytest.mark.unit
-def test_it_lives_without_its_database(lost: FlaskClient) -> None:
+def test_it_is_alive_without_its_database(lost: FlaskClient) -> None:
     response = lost.get("/healthz")
     assert (response.status_code, response.text) == (200, "alive\n")
 
@@ -50,7 +52,7 @@ def test_it_is_not_ready_without_a_schema(any_database: Database) -> None:
 
 
 @pytest.mark.unit
-def test_it_is_not_ready_on_the_schema_before(app: Flask) -> None:
+def test_it_is_not_ready_on_the_previous_schema(app: Flask) -> None:
     set_revision(app, "0001")
     response = app.test_client().get("/readyz")
     told = "the schema is at 0001, this code needs 0002: run flask db upgrade\n"
@@ -75,4 +77,32 @@ def test_any_known_revision_but_the_head_is_too_old() -> None:
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/version", "/metrics", "/nowhere"])
 def test_only_the_page_counts(client: FlaskClient, path: str) -> None:
     client.get(path)
-    assert "this page 1 times. Total visitors: 1<" in client.get("/").text
+    assert "this page 1 time. Total visitors: 1<" in client.get("/").text
+
+
+def test_it_is_not_ready_if_the_schema_was_only_stamped(
+    any_database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with owning(any_database):
+        flask_migrate.stamp(revision="head")
+    assert "upgraded" not in capsys.readouterr().out
+    client = create_app(any_database.environ(any_database.owner)).test_client()
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.text == (
+        "the schema is at 0002, but has no table new_visitors, visitor_totals, visitors: restore a "
+        "backup, or if there is no data, run flask db stamp base and flask db upgrade\n"
+    )
+    with owning(any_database):
+        flask_migrate.stamp(revision="base")
+    migrated(any_database)
+    assert client.get("/readyz").text == "ready\n"
+
+
+@pytest.mark.unit
+def test_it_is_not_ready_without_one_of_its_tables(app: Flask) -> None:
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("DROP TABLE new_visitors"))
+    response = app.test_client().get("/readyz")
+    assert response.status_code == 503
+    assert response.text.startswith("the schema is at 0002, but has no table new_visitors: ")

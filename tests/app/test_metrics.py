@@ -1,4 +1,4 @@
-"""Metrics are exact, also over several processes, and nobody's outside."""
+"""Metrics are exact, even across processes, and not visible from outside."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import requests
 from flask.testing import FlaskClient
 
 from tests.app.conftest import migrated
-from tests.services import Database, uwsgi
+from tests.support.services import Database, uwsgi
 
 
 def value(text: str, sample: str) -> float:

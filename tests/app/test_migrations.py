@@ -1,4 +1,4 @@
-"""The migrations' commands, run as the migrate job runs them."""
+"""The migration commands, run as in the migration job."""
 
 import contextlib
 import os
@@ -15,13 +15,24 @@ from sqlalchemy import text
 from app import create_app
 from app.models import APP_ROLE, db
 from app.visits import count_visit
-from tests.app.conftest import POSTGRESQL, MARIADB, migrated
-from tests.services import PASSWORD, ROOT, Database, Postgres, wait_until
+from tests.app.conftest import MARIADB, POSTGRESQL, migrated
+from tests.support.services import PASSWORD, ROOT, Database, Postgres, wait_until
 
 UPGRADED = (
     "upgraded to 0001: count visitors, and exactly how many there are.\n"
     "upgraded to 0002: count the new visitors of each day.\n"
 )
+
+
+# These tests run the command itself.
+SQLITE = pytest.param("sqlite", marks=pytest.mark.service)
+
+
+@pytest.fixture(params=[SQLITE, POSTGRESQL, MARIADB])
+def any_database(request: pytest.FixtureRequest) -> Database:
+    """Each database that the application supports, in turn."""
+    database: Database = request.getfixturevalue(request.param)
+    return database
 
 
 def command(*arguments: str) -> list[str]:
@@ -37,7 +48,7 @@ def flask_db(environ: dict[str, str], *arguments: str) -> subprocess.CompletedPr
 
 @contextlib.contextmanager
 def started(environ: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a command that is still at work inside the with block."""
+    """Start a command that still runs during the block."""
     process = subprocess.Popen(
         command(*arguments), cwd=ROOT, env={**os.environ, **environ},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -60,14 +71,14 @@ def as_owner(database: Database) -> dict[str, str]:
 
 @contextlib.contextmanager
 def open_visit(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """Hold a transaction that has visited and not yet committed."""
+    """Hold open a transaction that has counted a visit but not committed it."""
     url = database.url.format(user=database.user)
     with psycopg.connect(url, password=PASSWORD) as connection:
         connection.execute("INSERT INTO visitors VALUES ('0123456789abcdef', 1)")
         yield connection
 
 
-def test_upgrade_tells_each_revision_then_that_there_is_nothing_to_do(
+def test_upgrade_lists_each_revision_and_then_nothing_to_do(
     any_database: Database,
 ) -> None:
     first = flask_db(as_owner(any_database), "upgrade")
@@ -76,7 +87,7 @@ def test_upgrade_tells_each_revision_then_that_there_is_nothing_to_do(
     assert (second.returncode, second.stdout) == (0, "schema is up to date: 0002\n")
 
 
-def test_the_models_match_what_the_migrations_make(any_database: Database) -> None:
+def test_the_models_match_the_migrated_schema(any_database: Database) -> None:
     migrated(any_database)
     check = flask_db(as_owner(any_database), "check")
     assert check.returncode == 0, check.stdout + check.stderr
@@ -93,7 +104,7 @@ def test_a_downgrade_leaves_nothing_and_can_be_upgraded_again(any_database: Data
     assert flask_db(as_owner(any_database), "check").returncode == 0
 
 
-def test_the_release_before_counts_on_and_is_counted_after_the_upgrade(
+def test_visits_of_the_previous_release_count_after_the_upgrade(
     any_database: Database,
 ) -> None:
     flask_db(as_owner(any_database), "upgrade", "0001")
@@ -106,13 +117,13 @@ def test_the_release_before_counts_on_and_is_counted_after_the_upgrade(
     assert (figures.visits, figures.visitors, sum(figures.new_by_day.values())) == (1, 2, 1)
 
 
-def test_a_schema_of_a_later_release_is_left_alone(any_database: Database) -> None:
+def test_a_later_releases_schema_is_left_alone(any_database: Database) -> None:
     app = create_app(as_owner(migrated(any_database)))
     with app.app_context(), db.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0099'"))
     upgrade = flask_db(as_owner(any_database), "upgrade")
     assert upgrade.returncode == 0, upgrade.stderr
-    assert upgrade.stdout == "the schema is at 0099, newer than this code: nothing to do\n"
+    assert upgrade.stdout == "the schema is at 0099, newer than this code; nothing to do\n"
 
 
 @pytest.mark.parametrize("backend", [POSTGRESQL, MARIADB])
@@ -135,9 +146,9 @@ def test_a_second_upgrade_waits_for_the_first_and_finds_nothing_to_do(
     environ = as_owner(postgres_database)
     flask_db(environ, "upgrade", "0001")
     with open_visit(postgres_database) as visit, started(environ, "upgrade") as first:
-        assert first_line(first) == "a table is locked: letting its users pass, then trying again\n"
+        assert first_line(first) == "a table is locked; retrying after other queries have run\n"
         with started(environ, "upgrade") as second:
-            waiting = "another migration runs: waiting for it, 60 s at most\n"
+            waiting = "waiting up to 60 s for another migration to finish\n"
             assert first_line(second) == waiting
             visit.rollback()
             assert UPGRADED.splitlines()[1] in first.communicate(timeout=30)[0]
@@ -171,7 +182,7 @@ def test_an_upgrade_lets_visitors_pass_while_it_waits_for_a_lock(
 
 
 def visit_as_the_release_before(database: Database) -> None:
-    """Count a visit, with the time limit that the application has.
+    """Count a visit, with the application's time limit.
 
     Always the same visitor: a new one might wait for the open visit's slot.
     """
@@ -191,7 +202,7 @@ def test_an_upgrade_gives_up_on_a_lock_that_is_never_released(
     with open_visit(postgres_database):
         upgrade = flask_db(environ, "upgrade")
     assert upgrade.returncode == 1
-    assert upgrade.stderr.startswith("migration failed: a table stayed locked for 2 s: ")
+    assert upgrade.stderr.startswith("migration failed: a table was still locked after 2 s: ")
     assert len(upgrade.stderr.splitlines()) == 1
     assert flask_db(environ, "current").stdout.startswith("0001")
 
@@ -233,7 +244,7 @@ def test_a_killed_upgrade_leaves_no_lock(
         "CREATE FUNCTION mine() RETURNS int LANGUAGE sql RETURN 1",
     ],
 )
-def test_the_application_may_do_no_more_than_it_needs(
+def test_the_application_has_only_the_rights_it_needs(
     postgres_database: Database, statement: str
 ) -> None:
     migrated(postgres_database)
@@ -244,7 +255,7 @@ def test_the_application_may_do_no_more_than_it_needs(
 
 
 @pytest.mark.service
-def test_a_temporary_table_cannot_catch_what_the_trigger_counts(
+def test_a_temporary_table_cannot_intercept_the_triggers_counts(
     postgres_database: Database,
 ) -> None:
     migrated(postgres_database)

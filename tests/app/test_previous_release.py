@@ -1,6 +1,6 @@
-"""Older code runs on a newer schema: a deploy migrates while it serves, a rollback brings it back.
+"""Older code runs on a newer schema: it serves while a deploy migrates, and after a rollback.
 
-The release before is the code as it was before the newest revision came: git has it.
+The previous release is the code before the newest revision, from git.
 """
 
 import os
@@ -15,13 +15,13 @@ import pytest
 import requests
 
 from app import create_app
-from stack import schema
+from stack.state import revisions
 from tests.app.conftest import migrated
-from tests.services import ROOT, Database, uwsgi
-from tests.stack.repository import Repository
+from tests.support.repository import Repository
+from tests.support.services import ROOT, Database, uwsgi
 
 VERSIONS = "migrations/versions"
-# What the image has of a checkout, and the version that tells which code answers.
+# The parts of a checkout in the image; the version tells which code answers.
 PARTS = ("app", "migrations", "version.txt")
 OLD_VERSION = "0.0.1"
 
@@ -44,7 +44,7 @@ CONTRACT = 'op.alter_column("visitors", "visits", new_column_name="times")'
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run git in a checkout; fail the test with what it said if it can't."""
+    """Run git in a checkout; if it fails, fail the test with its error."""
     done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
     if done.returncode:
         pytest.fail(f"the release before can't be had from git: {done.stderr.strip()}: "
@@ -55,9 +55,9 @@ def git(root: Path, *arguments: str) -> str:
 def release_before(root: Path) -> str:
     """Return the commit whose code serves while the newest revision is applied.
 
-    On the main line, that is the last commit without the revision's file, or HEAD if
-    the file isn't committed yet. A revision that came with the application itself
-    found none before it: then it is the code that both began with.
+    On the main branch, that is the last commit without the revision's file, or HEAD if
+    the file isn't committed yet. If the revision came with the application itself, it is
+    the commit that added both.
     """
     if git(root, "rev-parse", "--is-shallow-repository") == "true":
         pytest.fail("this clone is shallow, so it may lack the release before: "
@@ -71,15 +71,15 @@ def release_before(root: Path) -> str:
 
 
 def newest_file(root: Path) -> str:
-    """Return the newest revision's file, which alembic.ini names by its id."""
-    newest = schema.read(root / VERSIONS)[-1]
+    """Return the newest revision's file; alembic.ini has it begin with its ID."""
+    newest = revisions.read(root / VERSIONS)[-1]
     file, = root.glob(f"{VERSIONS}/{newest.id}_*.py")
     return str(file.relative_to(root))
 
 
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
-    """The release before, unpacked, with a version that today's code hasn't."""
+    """The previous release, unpacked, with a version that today's code doesn't have."""
     folder = tmp_path / "older"
     archive = tmp_path / "older.zip"
     git(ROOT, "archive", f"--output={archive}", release_before(ROOT), *PARTS)
@@ -89,16 +89,16 @@ def older(tmp_path: Path) -> Path:
 
 
 def later(folder: Path, step: str) -> Path:
-    """Make a release like today's with one more revision."""
+    """Make a release of today's code with one more revision."""
     for part in ("app", "migrations"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    head = schema.read(ROOT / VERSIONS)[-1].id
+    head = revisions.read(ROOT / VERSIONS)[-1].id
     (folder / VERSIONS / "later_step.py").write_text(LATER.format(head=head, step=step))
     return folder
 
 
 def upgrade(release: Path, database: Database) -> None:
-    """Migrate as a release's own job does."""
+    """Migrate the database, like a release's migration job."""
     environ = {**os.environ, **database.environ(database.owner)}
     done = subprocess.run([sys.executable, "-m", "flask", "--app", "app", "db", "upgrade"],
                           cwd=release, env=environ, capture_output=True, text=True, timeout=60)
@@ -107,7 +107,7 @@ def upgrade(release: Path, database: Database) -> None:
 
 @contextmanager
 def serving(release: Path, database: Database) -> Iterator[str]:
-    """Serve a release's code as production does; it takes its version from its own file."""
+    """Serve a release's code as in production; its version comes from its own file."""
     environ = database.environ(database.user)
     del environ["TALLY_VERSION"]
     with uwsgi(environ, "--chdir", str(release)) as site:
@@ -130,7 +130,7 @@ def page_of_today(database: Database, client: str) -> str:
 
 
 @pytest.mark.service
-def test_the_release_before_serves_and_counts_on_todays_schema(
+def test_the_previous_release_serves_and_counts_on_todays_schema(
     postgres_database: Database, older: Path
 ) -> None:
     migrated(postgres_database)
@@ -155,11 +155,11 @@ def test_todays_release_serves_and_counts_on_a_later_schema(
     assert client.get("/readyz").text == "ready\n"
     assert client.get("/").status_code == 200
     page = page_of_today(postgres_database, "192.0.2.1")
-    assert "visited this page 1 times. Total visitors: 2<" in page
+    assert "visited this page 1 time. Total visitors: 2<" in page
 
 
 @pytest.mark.service
-def test_readiness_cannot_tell_that_a_later_schema_took_something_away(
+def test_readiness_cannot_detect_what_a_later_schema_removed(
     postgres_database: Database, tmp_path: Path
 ) -> None:
     upgrade(later(tmp_path / "later", CONTRACT), postgres_database)
@@ -170,7 +170,7 @@ def test_readiness_cannot_tell_that_a_later_schema_took_something_away(
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """A repository of an application at its first revision, whatever this user's git is set to."""
+    """A repository of an application at its first revision, independent of this user's git."""
     for name, value in {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}.items():
         monkeypatch.setenv(name, value)
     made = Repository(tmp_path / "checkout")
@@ -186,7 +186,7 @@ def add_revision(repository: Repository, id: str, down: str | None) -> None:
 
 
 @pytest.mark.unit
-def test_the_release_before_is_the_commit_before_the_newest_revision(
+def test_the_previous_release_is_the_commit_before_the_newest_revision(
     repository: Repository,
 ) -> None:
     before = repository.commit("Change a page")
@@ -208,7 +208,7 @@ def test_a_revision_that_is_not_committed_comes_after_the_last_commit(
 
 
 @pytest.mark.unit
-def test_of_a_merged_branch_the_release_before_is_the_main_lines(repository: Repository) -> None:
+def test_the_release_before_a_merged_branch_is_on_the_main_branch(repository: Repository) -> None:
     repository.git("switch", "--quiet", "--create=branch")
     repository.commit("Begin the branch")
     add_revision(repository, "0002", "0001")
@@ -220,7 +220,7 @@ def test_of_a_merged_branch_the_release_before_is_the_main_lines(repository: Rep
 
 
 @pytest.mark.unit
-def test_a_revision_that_came_with_the_first_commit_found_no_release_before(
+def test_a_revision_of_the_first_commit_has_no_previous_release(
     repository: Repository,
 ) -> None:
     first = repository.git("rev-parse", "HEAD")
@@ -229,7 +229,7 @@ def test_a_revision_that_came_with_the_first_commit_found_no_release_before(
 
 
 @pytest.mark.unit
-def test_a_revision_that_came_with_the_application_found_no_release_before(
+def test_a_revision_added_with_the_application_has_no_previous_release(
     repository: Repository,
 ) -> None:
     repository.git("switch", "--quiet", "--orphan=empty")

@@ -1,4 +1,4 @@
-"""The page, its sentence, and who is taken for a visitor."""
+"""The page, its sentence, and who counts as a visitor."""
 
 from html.parser import HTMLParser
 
@@ -14,10 +14,10 @@ def visit(client: FlaskClient, forwarded: str) -> str:
     return client.get("/", headers={"X-Forwarded-For": forwarded}).text
 
 
-def test_the_page_says_the_figures_the_build_and_the_operator(environ: dict[str, str]) -> None:
+def test_the_page_shows_the_numbers_the_build_and_the_operator(environ: dict[str, str]) -> None:
     environ |= {"USER_NAME": "Ada & Co", "USER_URL": "https://example.org/?a=1&b=2"}
     page = create_app(environ).test_client().get("/").text
-    assert "You have visited this page 1 times. Total visitors: 1<" in page
+    assert "You have visited this page 1 time. Total visitors: 1<" in page
     assert "Version 1.4.0+57 on SQLite 3" in page
     link = '<a href="https://example.org/?a=1&amp;b=2" rel="noopener">Ada &amp; Co</a>'
     assert f"Deployed by {link}" in page
@@ -41,10 +41,11 @@ def test_a_visitor_is_an_address_or_a_network(
     client: FlaskClient, first: str, second: str, visits: int
 ) -> None:
     visit(client, first)
-    assert f"this page {visits} times. Total visitors: {3 - visits}<" in visit(client, second)
+    times = "1 time" if visits == 1 else f"{visits} times"
+    assert f"this page {times}. Total visitors: {3 - visits}<" in visit(client, second)
 
 
-def test_what_a_client_claims_before_our_proxys_word_changes_nothing(client: FlaskClient) -> None:
+def test_addresses_that_a_client_claims_are_ignored(client: FlaskClient) -> None:
     visit(client, "192.0.2.1")
     assert "this page 2 times" in visit(client, "203.0.113.9, 192.0.2.1")
     assert "this page 3 times" in visit(client, "unknown, ,203.0.113.9,192.0.2.1")
@@ -61,9 +62,34 @@ def test_a_visitor_without_an_address_is_refused_and_not_counted(
     assert "Total visitors: 1<" in visit(client, "192.0.2.1")
 
 
+@pytest.mark.parametrize("header", [
+    ("Sec-Purpose", "prefetch"), ("Sec-Purpose", "prefetch;prerender"),
+    ("Sec-Purpose", "prefetch;anonymous-client-ip"), ("Purpose", "prefetch"),
+    ("X-Moz", "Prefetch"), ("X-Purpose", "preview"),
+])
+def test_a_request_in_advance_is_neither_counted_nor_shown_as_a_visit(
+    client: FlaskClient, header: tuple[str, str]
+) -> None:
+    address = ("X-Forwarded-For", "192.0.2.1")
+    visit(client, "192.0.2.1")
+    response = client.get("/", headers=[address, header])
+    assert (response.status_code, response.headers["Cache-Control"]) == (403, "no-store")
+    assert "<h1>This page is not sent in advance, because each visit counts.</h1>" in response.text
+    assert "tally_visits_total 1.0" in client.get("/metrics").text
+    assert "this page 2 times" in visit(client, "192.0.2.1")
+
+
+@pytest.mark.parametrize("header", [("Sec-Purpose", "visit"), ("Purpose", ""), ("X-Moz", "a")])
+def test_a_page_for_another_purpose_is_counted(
+    client: FlaskClient, header: tuple[str, str]
+) -> None:
+    headers = [("X-Forwarded-For", "192.0.2.1"), header]
+    assert "this page 1 time" in client.get("/", headers=headers).text
+
+
 @pytest.mark.parametrize("path", ["/", "/version", "/healthz", "/readyz", "/metrics"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
-def test_other_methods_are_refused_and_counted_nowhere(
+def test_other_methods_are_refused_and_not_counted(
     client: FlaskClient, method: str, path: str
 ) -> None:
     response = client.open(path, method=method)
@@ -77,8 +103,18 @@ def test_the_version_is_the_build_and_its_commit(environ: dict[str, str]) -> Non
     assert response.json == {"version": "1.4.0+57", "commit": "abc123"}
 
 
+@pytest.mark.parametrize(("asked", "sent"), [
+    ("8192", 8192), ("1000000", 16384), ("0", 0), ("-1", 0), ("x", 0)])
+def test_a_version_is_as_large_as_a_deploy_asks(
+        client: FlaskClient, asked: str, sent: int) -> None:
+    answer = client.get("/version", query_string={"padding": asked}).get_json()
+    assert len(answer.get("padding", "")) == sent
+    assert ("padding" in answer) is bool(sent)
+    assert "Total visitors: 1<" in visit(client, "192.0.2.1")
+
+
 class Page(HTMLParser):
-    """Collect what a page loads and what a strict policy would block."""
+    """Collect a page's resources, and what a strict policy would block."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -109,16 +145,16 @@ def test_the_style_loads_nothing_else(client: FlaskClient) -> None:
     assert "url(" not in style and "@import" not in style
 
 
-def test_the_chart_is_told_in_words(client: FlaskClient) -> None:
+def test_the_chart_has_a_description_in_words(client: FlaskClient) -> None:
     visit(client, "192.0.2.1")
     page = visit(client, "192.0.2.2")
     assert page.count("<rect ") == 30
     assert 'role="img" aria-labelledby="chart-title chart-description"' in page
-    assert "2 in all. Most were 2 on " in page
-    assert "today so far 2.</desc>" in page
+    assert "2 in all. The busiest day was " in page
+    assert "2 so far today.</desc>" in page
 
 
 def test_the_chart_follows_each_new_visitor(client: FlaskClient) -> None:
     for number in range(1, 4):
-        assert f"today so far {number}.</desc>" in visit(client, f"192.0.2.{number}")
-    assert "today so far 3.</desc>" in visit(client, "192.0.2.1")
+        assert f"{number} so far today.</desc>" in visit(client, f"192.0.2.{number}")
+    assert "3 so far today.</desc>" in visit(client, "192.0.2.1")

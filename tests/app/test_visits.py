@@ -11,9 +11,9 @@ from flask import Flask
 from sqlalchemy import func, select
 
 from app import create_app
-from app.models import db, new_visitors, visitor_totals, visitors
+from app.models import NewVisitors, Visitor, VisitorTotal, db
 from tests.app.conftest import MARIADB, POSTGRESQL, migrated
-from tests.services import Database, uwsgi
+from tests.support.services import Database, uwsgi
 
 
 def page(app: Flask, address: str) -> str:
@@ -21,34 +21,35 @@ def page(app: Flask, address: str) -> str:
 
 
 def sentence(visits: int, total: int) -> str:
-    return f"You have visited this page {visits} times. Total visitors: {total}<"
+    times = "1 time" if visits == 1 else f"{visits} times"
+    return f"You have visited this page {times}. Total visitors: {total}<"
 
 
 def sums(app: Flask) -> tuple[int, int, int, int]:
-    """Return visits, rows, the slots' total and the days' total, as the tables have them."""
+    """Return the tables' visits, rows, total of the slots and total of the days."""
     queries = (
-        select(func.sum(visitors.c.visits)),
-        select(func.count()).select_from(visitors),
-        select(func.sum(visitor_totals.c.visitors)),
-        select(func.sum(new_visitors.c.visitors)),
+        select(func.sum(Visitor.visits)),
+        select(func.count()).select_from(Visitor),
+        select(func.sum(VisitorTotal.visitors)),
+        select(func.sum(NewVisitors.visitors)),
     )
     with app.app_context(), db.engine.connect() as connection:
         first, second, third, fourth = (int(connection.scalar(query) or 0) for query in queries)
     return first, second, third, fourth
 
 
-def test_the_first_visit_is_one_of_one(any_app: Flask) -> None:
+def test_the_first_visit_counts_one_visit_and_one_visitor(any_app: Flask) -> None:
     assert sentence(1, 1) in page(any_app, "192.0.2.1")
 
 
-def test_a_visitor_who_returns_is_no_new_visitor(any_app: Flask) -> None:
+def test_a_returning_visitor_is_not_a_new_visitor(any_app: Flask) -> None:
     page(any_app, "192.0.2.1")
     page(any_app, "192.0.2.2")
     assert sentence(2, 2) in page(any_app, "192.0.2.1")
     assert sums(any_app) == (3, 2, 2, 2)
 
 
-def test_a_head_request_finds_what_a_get_would_and_counts_nothing(any_app: Flask) -> None:
+def test_a_head_request_answers_like_get_and_counts_nothing(any_app: Flask) -> None:
     page(any_app, "192.0.2.1")
     response = any_app.test_client().head("/", headers={"X-Forwarded-For": "192.0.2.9"})
     assert (response.status_code, response.data) == (200, b"")
@@ -60,19 +61,19 @@ def test_new_visitors_belong_to_the_utc_day(any_app: Flask) -> None:
     page(any_app, "192.0.2.1")
     after = datetime.now(timezone.utc).date()
     with any_app.app_context(), db.engine.connect() as connection:
-        days = connection.scalars(select(new_visitors.c.day)).all()
+        days = connection.scalars(select(NewVisitors.day)).all()
     assert len(days) == 1 and before <= days[0] <= after
 
 
-def test_the_digest_alone_is_stored(any_app: Flask) -> None:
+def test_only_the_digest_is_stored(any_app: Flask) -> None:
     page(any_app, "192.0.2.1")
     with any_app.app_context(), db.engine.connect() as connection:
-        rows = connection.execute(select(visitors)).all()
+        rows = connection.execute(select(Visitor.__table__)).all()
     assert [(len(visitor), visits) for visitor, visits in rows] == [(16, 1)]
 
 
 def visit_all(address: str, clients: Iterable[str]) -> list[str]:
-    """Visit once as each client, many at a time, and return the pages."""
+    """Visit once as each client, concurrently, and return the pages."""
 
     def visit(client: str) -> str:
         response = requests.get(address, headers={"X-Forwarded-For": client}, timeout=30)
@@ -99,14 +100,14 @@ def test_concurrent_visits_are_counted_exactly(
 
     assert sorted(visits for visits, _ in counts[::2]) == list(range(1, 301))
     assert [visits for visits, _ in counts[1::2]] == [1] * 300
-    # Newcomers at the same moment don't see each other yet, but nobody sees too many.
+    # Concurrent new visitors may not see each other's rows yet, but no total is too high.
     assert max(total for _, total in counts) <= 301
     assert [counted(page) for page in last] == [(301, 301)]
     assert sums(create_app(environ)) == (601, 301, 301, 301)
 
 
 def counted(page: str) -> tuple[int, int]:
-    """Return the two figures of a page."""
-    found = re.search(r"You have visited this page (\d+) times. Total visitors: (\d+)<", page)
+    """Return a page's two numbers."""
+    found = re.search(r"You have visited this page (\d+) times?\. Total visitors: (\d+)<", page)
     assert found, page
     return int(found[1]), int(found[2])

@@ -1,4 +1,4 @@
-"""Visitors who keep coming while something is changed, and know what they were told."""
+"""Visitors who keep opening the page during a change, and remember the answers."""
 
 import http.client
 import itertools
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from tests.e2e.site import Site
 
-INTERVAL = 0.1  # seconds from one visit of a visitor to the next, however long an answer takes
+INTERVAL = 0.1  # seconds between the starts of a visitor's visits, however long answers take
 
 
 @dataclass
 class Visitor:
-    """One client address, what it was answered last, and what went wrong."""
+    """One client address, its last answer, and its failures."""
 
     address: str
     answered: int = 0
@@ -25,14 +25,14 @@ class Visitor:
 
 @contextmanager
 def crowd(sites: Sequence[Site], addresses: Sequence[str]) -> Iterator[list[Visitor]]:
-    """Let visitors open the page at all of the addresses in turn; five make 50 requests/s.
+    """Let visitors open the page at each site in turn; five visitors make 50 requests/s.
 
-    Each address has to be new to the site. At the end nobody waits for an answer any more.
+    Each address has to be new to the site. When the block ends, every visit has its answer.
     """
     visitors = [Visitor(address) for address in addresses]
     done = threading.Event()
     began = time.monotonic()
-    # Evenly spread: all at once, they would leave gaps in which nobody looks.
+    # Evenly spread: visits at the same time would leave gaps in which nobody looks.
     starts = [began + INTERVAL * place / len(visitors) for place in range(len(visitors))]
     threads = [threading.Thread(target=_come, args=(done, visitor, sites, start))
                for visitor, start in zip(visitors, starts)]
@@ -57,12 +57,12 @@ def _come(done: threading.Event, visitor: Visitor, sites: Sequence[Site], due: f
         except (OSError, http.client.HTTPException, AssertionError) as error:
             visitor.failures.append(f"{site.address} after {time.monotonic() - began:.1f} s: "
                                     f"{type(error).__name__} {error}"[:200])
-        # After a late answer at once, but visits that were missed aren't made up for.
+        # After a late answer, the next visit follows at once; missed visits aren't repeated.
         due = max(due + INTERVAL, time.monotonic())
 
 
 def check(visitors: Sequence[Visitor], least: int) -> None:
-    """See that nobody was turned away and every answered visit was counted once."""
+    """Check that no visit failed and every answered visit was counted once."""
     assert [failure for visitor in visitors for failure in visitor.failures] == []
     assert [visitor.last for visitor in visitors] == [visitor.answered for visitor in visitors]
     assert sum(visitor.answered for visitor in visitors) >= least

@@ -1,8 +1,7 @@
-"""A Swarm in which something goes wrong: who deploys, who visits, and what has to be true then."""
+"""A Swarm with a fault: who deploys, who visits, and what has to be true then."""
 
 import http.client
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.e2e import crowd, verdict
+from tests.e2e.background import repeating
 from tests.e2e.cluster import entry
 from tests.e2e.crowd import Visitor
 from tests.e2e.laptop import Laptop
@@ -28,10 +28,10 @@ UNDO = "cd tally && git checkout --quiet -- . && git clean --quiet -d --force ap
 
 @dataclass(frozen=True)
 class Scene:
-    """Three managers with the site, of which the first has the database and the registry.
+    """Three managers with the site; the first has the database and the registry.
 
-    `guests` are client addresses of people who come again and again. `lost` are the names
-    of nodes that are off, of whose tasks nothing is heard any more.
+    `guests` are the client addresses of returning visitors. `lost` are the names of nodes
+    that are off, so that Swarm knows nothing new of their tasks.
     """
 
     laptop: Laptop
@@ -53,55 +53,55 @@ class Scene:
         (self.laptop.folder / path).write_text(text)
 
     def replace(self, path: str, old: str, new: str) -> None:
-        """Change a file of the clone, as an editor would."""
+        """Replace text in a file of the clone."""
         text = (self.laptop.folder / path).read_text()
         assert old in text, path
         self.write(path, text.replace(old, new))
 
     def edges_but(self, machine: Machine) -> list[Site]:
-        """Return the edges that aren't on a machine."""
+        """Return all edges but this machine's."""
         return [site for site in self.edges if site.address != machine.address]
 
     def change_page(self, line: str) -> None:
-        """Change the page, so that a deploy has something to bring."""
+        """Change the page, so that a deploy has something to do."""
         self.replace("app/templates/base.html", "</main>", f"<p>{line}</p></main>")
 
     def restore(self) -> None:
-        """Make the clone and its inventory again what every test begins with."""
+        """Reset the clone and its inventory to the state that every test starts with."""
         done = self.laptop.shell(UNDO, 60)
         assert done.code == 0, done.stderr
         self.change_page("Before all faults")
         self.laptop.choose([entry(machine) for machine in self.machines])
 
     def tasks(self, service: str) -> set[str]:
-        """Return the ids of the tasks that a service should run now."""
+        """Return the IDs of the tasks that a service should run now."""
         return set(self.holder.console(TASKS + service).stdout.split())
 
     def settle(self) -> None:
-        """Wait for the end of the tasks that were told to stop: till then Docker counts them."""
+        """Wait until the stopping tasks have ended: Docker counts them until then."""
         host.wait_until(lambda: not self.stopping(), 60, "end of the tasks that were told to stop")
 
     def stopping(self) -> list[str]:
-        """Return the tasks that still run though they were told to stop."""
+        """Return the tasks that are stopping but still run."""
         lines = self.holder.console(STOPPING).stdout.splitlines()
         return [line for line in lines
                 if line.split()[1:2] == ["Running"] and line.split()[0] not in self.lost]
 
     def query(self, sql: str) -> str:
-        """Ask the site's own database, as its superuser."""
+        """Query the site's database as its superuser."""
         return self.holder.console(f'{IN_POSTGRES} "{sql}"').stdout.strip()
 
     def serving(self) -> "Serving":
-        """Return what runs and what visitors get, the same at every edge."""
+        """Return what runs and what visitors get; it has to be the same at every edge."""
         version, = {site.version() for site in self.edges}
         return Serving(self, verdict.definitions(self.holder), version)
 
     @contextmanager
     def visited(self, edges: Sequence[Site] = (), *, least: int = 20,
                 may_fail: bool = False) -> Iterator[list[Visitor]]:
-        """Let the guests come meanwhile, 50 times a second, and see that each visit was counted.
+        """Let the guests visit 50 times a second during the block; check that each is counted.
 
-        All of them are answered, unless some may fail: such a visit is counted once or not at all.
+        No visit may fail unless `may_fail`; a failed visit is counted at most once.
         """
         sites = edges or self.edges
         before = [sites[0].visit(guest).visits for guest in self.guests]
@@ -118,29 +118,29 @@ class Scene:
 
 @dataclass(frozen=True)
 class Serving:
-    """What ran and was served at some moment: every service's definition, and the version."""
+    """What runs at one moment: every service's definition, and the version that is served."""
 
     scene: Scene
     definitions: dict[str, Any]
     version: str
 
     def cause(self, done: Result, code: int) -> str:
-        """See that a command ended so and this still serves; return the line that says why."""
+        """Check a command's exit code and that this still runs; return the line with the cause."""
         cause = said_cause(done, code)
         self.check(done)
         return cause
 
     def check(self, done: Result) -> None:
-        """See that the report of a command that began here is true."""
+        """Check the report of a command that started from this state."""
         self.scene.settle()
         verdict.check_true(done, self.scene.holder, self.scene.edges, self.definitions,
                            self.version)
 
 
 def said_cause(done: Result, code: int) -> str:
-    """See that a command with --json ended with this code; return its one line on stderr."""
+    """Check the exit code of a command with --json; return its error message."""
     assert done.code == code, done.stdout + done.stderr
-    # What a container wrote is indented.
+    # A container's output is indented.
     assert not [line for line in done.stderr.splitlines() if line.startswith("Traceback")]
     cause = str(verdict.report(done)["cause"])
     assert lines(done)[-len(cause.splitlines()):] == cause.splitlines()
@@ -148,19 +148,19 @@ def said_cause(done: Result, code: int) -> str:
 
 
 def well(done: Result) -> Result:
-    """See that a command succeeded."""
+    """Check that a command succeeded."""
     assert done.code == 0, done.stdout + done.stderr
     return done
 
 
 def failures(visitors: Sequence[Visitor]) -> list[str]:
-    """Return what every visitor who was turned away met."""
+    """Return every visitor's failures."""
     return [failure for visitor in visitors for failure in visitor.failures]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer to a watcher; without one, `status` is 0."""
+    """One answer; `status` is 0 if there was none."""
 
     asked: float
     took: float
@@ -169,23 +169,16 @@ class Sample:
 
 @contextmanager
 def watching(site: Site, path: str, method: str = "HEAD") -> Iterator[list[Sample]]:
-    """Ask an edge for a path ten times a second meanwhile; no visit is counted."""
+    """Request a path of an edge ten times a second during the block, without counting visits."""
     samples: list[Sample] = []
-    done = threading.Event()
 
     def ask() -> None:
-        while not done.wait(0.1):
-            asked = time.monotonic()
-            try:
-                status = site.ask(path, method=method).status
-            except (OSError, http.client.HTTPException):
-                status = 0
-            samples.append(Sample(asked, time.monotonic() - asked, status))
+        asked = time.monotonic()
+        try:
+            status = site.ask(path, method=method).status
+        except (OSError, http.client.HTTPException):
+            status = 0
+        samples.append(Sample(asked, time.monotonic() - asked, status))
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with repeating(ask, pause=0.1):
         yield samples
-    finally:
-        done.set()
-        thread.join()

@@ -1,4 +1,4 @@
-"""Kill a command at each of its steps, so that the next run has to make it good."""
+"""Kill a command at each of its steps, so that the next run has to complete it."""
 
 import re
 
@@ -6,19 +6,19 @@ from tests.e2e.laptop import Laptop
 from tests.lab import host
 
 LOCKED = 7
-# Seconds in which a lock has ended by itself: it lives on for 45 without its holder.
+# Seconds after which a lock has certainly expired: it lasts 45 without its holder.
 EXPIRED = 60
-# A step's line. Deeper in is a migration's log, which is only told if that takes long.
+# A step's line. A migration's log, printed only if it takes long, is indented further.
 STEP = re.compile("  [^ ]")
-# What is told of a service whose update had to be helped on.
-ANEW = "its update has begun anew"
+# What a step says about a service whose stuck update was restarted.
+ANEW = "restarted the update"
 
 
 def killed_at_every_step(laptop: Laptop, *arguments: str, awaited_locks: int = 0) -> list[str]:
-    """Kill a command at each of its steps in turn, let the last one end, and name the steps.
+    """Kill a command at each of its steps in turn, let the last run end, and return the steps.
 
-    So many locks of commands that were killed end by themselves; to save time, the others are
-    taken away.
+    `awaited_locks` of the killed commands' locks expire by themselves; the others are released, to
+    save time.
     """
     seen: list[str] = []
     while (code := killed_somewhere_new(laptop, arguments, seen)) != 0:
@@ -27,7 +27,7 @@ def killed_at_every_step(laptop: Laptop, *arguments: str, awaited_locks: int = 0
             awaited_locks -= 1
             host.wait_until(lambda: laptop.fab("lock.status").stdout == "free\n", EXPIRED,
                             "end of the killed command's lock")
-            # Else what follows would only show that a lock can be taken away.
+            # Otherwise the next run would only show that a lock can be released.
             code = killed_somewhere_new(laptop, arguments, seen)
             assert code is None, seen
         elif code == LOCKED:
@@ -38,7 +38,7 @@ def killed_at_every_step(laptop: Laptop, *arguments: str, awaited_locks: int = 0
 
 def killed_somewhere_new(laptop: Laptop, arguments: tuple[str, ...],
                          seen: list[str]) -> int | None:
-    """Kill a command at its first step that no run before has printed; None if that was done.
+    """Kill a command at the first step that no earlier run has printed, and return None.
 
     Without such a step, return its exit code.
     """
@@ -52,7 +52,7 @@ def killed_somewhere_new(laptop: Laptop, arguments: tuple[str, ...],
 
 
 def beginning(line: str) -> str:
-    """Return what a line of progress says of its step, without how it went."""
+    """Return the step that a progress line names, without its result."""
     name, _, told = line.strip().partition("  ")
     if told.endswith(ANEW):
         return ANEW

@@ -1,4 +1,4 @@
-"""An operator's laptop: a fresh clone, a home of its own, Python and git, and no Docker."""
+"""An operator's laptop: its own home, a fresh clone, Python and git, but no Docker."""
 
 import os
 import shutil
@@ -16,9 +16,9 @@ import yaml
 
 from tests.lab import Result
 
-# All that a laptop needs; Docker isn't among it.
+# All that a laptop needs: no Docker.
 PROGRAMS = ("git", "sh", "ssh")
-# What would lead ./fab or its connections to this host's own things.
+# Variables that would point ./fab or its connections at this host's configuration.
 HIDDEN = ("INVENTORY", "SSH_AUTH_SOCK", "DOCKER_HOST", "DOCKER_CONFIG", "VIRTUAL_ENV")
 NodeEntry = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Laptop:
         return self.folder / "known_hosts"
 
     def choose(self, nodes: Sequence[NodeEntry], **keys: Any) -> None:
-        """Write the inventory, with further keys if they are given."""
+        """Write the inventory, with any further keys."""
         self.inventory.write_text(yaml.safe_dump({"name": "test", "nodes": list(nodes), **keys}))
 
     def shell(self, line: str, timeout: float) -> Result:
@@ -59,7 +59,7 @@ class Laptop:
 
     @contextmanager
     def watching(self, *arguments: str) -> Iterator["Run"]:
-        """Run ./fab while a test reads along; what still runs at the end is killed."""
+        """Run ./fab while a test reads its output; kill it at the end of the block."""
         process = subprocess.Popen(
             ["./fab", *arguments], cwd=self.folder, env=self._environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -74,37 +74,37 @@ class Laptop:
     def _environment(self) -> Mapping[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
         return {**kept, "HOME": str(self.home), "PATH": str(self.home / "bin"),
-                # What a killed ./fab leaves goes when the laptop goes. A socket's path in there
-                # has 107 bytes at most: keep the home's short.
+                # What a killed ./fab leaves behind is removed with the laptop. A socket's path has
+                # at most 107 bytes, so the home's path must be short.
                 "TMPDIR": str(self.home / "tmp")}
 
 
 class Run:
-    """A command that runs, and what it has printed."""
+    """A running command and its output."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
         self.printed: list[str] = []
 
     def lines(self) -> Iterator[str]:
-        """Give each line as it is printed."""
+        """Yield each line as it is printed."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.printed.append(line.rstrip("\n"))
             yield self.printed[-1]
 
     def read_until(self, wanted: Callable[[str], bool]) -> bool:
-        """Read on until such a line; tell whether there was one."""
+        """Read until a line is wanted; return whether there was one."""
         return any(wanted(line) for line in self.lines())
 
     def end(self, timeout: float) -> int:
-        """Read to the end and return the exit code."""
+        """Read the rest of the output and return the exit code."""
         for _ in self.lines():
             pass
         return self._process.wait(timeout)
 
     def kill(self) -> None:
-        """Kill it and all that it started, with no time to tidy up."""
+        """Kill it and all of its children, without a chance to clean up."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -126,8 +126,24 @@ def new_laptop(home: Path, repository: Path, key: Path) -> Laptop:
     return laptop
 
 
+# Seconds that `./fab --list`, which only starts Python, takes on two quiet cores.
+LISTED = 0.8
+
+
+def takes_less_than(seconds: float, laptop: Laptop, work: Callable[[], object]) -> bool:
+    """Return whether work takes less than this on a quiet host, in one of five tries.
+
+    This host may be busy: `./fab --list`, just before, shows how much longer all takes then.
+    """
+    for _ in range(5):
+        slowdown = max(1.0, quickest(1, lambda: laptop.fab("--list")) / LISTED)
+        if quickest(1, work) < seconds * slowdown:
+            return True
+    return False
+
+
 def quickest(tries: int, work: Callable[[], object]) -> float:
-    """Return the seconds that work takes when nothing else on this host is in its way."""
+    """Return the shortest of several times, in seconds: the one with the least other load."""
     taken = []
     for _ in range(tries):
         began = time.monotonic()

@@ -1,6 +1,6 @@
 """Migrations that a test adds to the clone."""
 
-# Asks the database for the last step that it has taken.
+# Selects the database's current revision.
 HEAD = "SELECT version_num FROM alembic_version"
 TEXT = '''"""{says}"""
 from alembic import op
@@ -22,7 +22,7 @@ def downgrade() -> None:
 
 def step(revision: str, after: str, sql: str, *, says: str = "take a step.", prints: str = "",
          contracts: str = "") -> str:
-    """Return the file of a step after another one; it prints something first, if told to."""
+    """Return a migration's file; with `prints`, it prints that first."""
     statements = [f'print("{prints}", flush=True)'] if prints else []
     return TEXT.format(
         says=says, revision=revision, after=after,

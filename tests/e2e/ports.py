@@ -1,6 +1,6 @@
 """Answer on ports, or find which ports of a machine answer.
 
-Needs nothing but Python, so that it runs on any machine, and in a container:
+Needs only Python, so it runs on any machine and in a container:
 
     ports.py listen tcp/2377 udp/4789
     ports.py find 198.51.100.2 tcp/22 tcp/80 udp/4789
@@ -18,19 +18,19 @@ from collections.abc import Iterable
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 AT_ONCE = 500
-# Nothing lies between the lab's machines: what answers does so within milliseconds.
+# The lab's machines are neighbours: what answers does so within milliseconds.
 PATIENCE = 1.5
 
 
 def answering(address: str, ports: Iterable[str], patience: float = PATIENCE) -> set[str]:
-    """Return the TCP ports that take a connection and the UDP ports that send a reply."""
+    """Return the TCP ports that accept a connection and the UDP ports that reply."""
     return {port for port, code in _outcomes(address, ports, patience).items() if code == 0}
 
 
 def reacting(address: str, ports: Iterable[str], patience: float = PATIENCE) -> set[str]:
-    """Return the ports that answer, and those that say they are closed: nothing drops there.
+    """Return the ports that answer or refuse, so those whose packets nothing drops.
 
-    A kernel says so of a few UDP ports a second, so that the others seem to drop.
+    A kernel refuses only a few UDP ports per second, so the others seem to drop.
     """
     return {port for port, code in _outcomes(address, ports, patience).items()
             if code in {0, errno.ECONNREFUSED}}
@@ -63,7 +63,7 @@ def _answer(opened: socket.socket, port: str) -> None:
 
 
 def _outcomes(address: str, ports: Iterable[str], patience: float) -> dict[str, int]:
-    """Return 0 for each port that answered in time, and the error's number for one that failed."""
+    """Return each port's result: 0 if it answered in time, else the error number."""
     waiting = sorted(ports)
     outcomes: dict[str, int] = {}
     for start in range(0, len(waiting), AT_ONCE):
@@ -94,7 +94,7 @@ def _outcomes_at_once(address: str, ports: list[str], patience: float) -> dict[s
 
 
 def _ask(address: str, kind: socket.SocketKind, number: int) -> socket.socket:
-    """Begin to connect, or send a datagram; raises OSError if there is no way there."""
+    """Start a connection, or send a datagram; raises OSError if there is no route."""
     family, _, _, _, target = socket.getaddrinfo(address, number, type=kind)[0]
     asking = socket.socket(family, kind)
     asking.setblocking(False)

@@ -1,4 +1,4 @@
-"""A machine that Tally runs on, as its operator and its visitors see it."""
+"""A machine with Tally, as its operator and its visitors see it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from tests.lab import Machine, Result
 
-SENTENCE = re.compile(r"You have visited this page (\d+) times\. Total visitors: (\d+)")
-# Runs a shell line in the operator's home, within so many seconds.
+SENTENCE = re.compile(r"You have visited this page (\d+) times?\. Total visitors: (\d+)")
+# Runs a shell line in the operator's home, with a timeout in seconds.
 Shell = Callable[[str, float], Result]
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a visitor reads."""
+    """The numbers on the page."""
 
     visits: int
     visitors: int
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Site:
-    """The project's clone on a machine, and the site that it serves there."""
+    """The project's clone on a machine, and the site that runs there."""
 
     address: str
     shell: Shell
@@ -48,7 +48,7 @@ class Site:
         return self.shell(f"cd {self.folder} && {env} ./fab {arguments}", timeout)
 
     def sh(self, line: str) -> str:
-        """Run a shell line in the clone, which has to succeed."""
+        """Run a shell line in the clone; it has to succeed."""
         done = self.shell(f"cd {self.folder} && {line}", 300)
         assert done.code == 0, f"{line}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -74,7 +74,7 @@ class Site:
         return Page(int(found[1]), int(found[2]))
 
     def visit_when_up(self, source: str, seconds: float) -> Page:
-        """Try to open the page until it answers; fail after so many seconds."""
+        """Retry a visit until the page answers; fail after that many seconds."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -84,23 +84,23 @@ class Site:
                 time.sleep(0.5)
 
     def version(self) -> str:
-        """Return the version that the site says it is."""
+        """Return the version that the site reports."""
         return str(json.loads(self.ask("/version").text)["version"])
 
     def tasks(self, service: str = "") -> set[str]:
-        """Return the ids of the running tasks, of one service or of the whole stack."""
+        """Return the IDs of the running tasks, of one service or of the whole stack."""
         name = f"--filter name=tally_{service}" if service else ""
         return set(self.sh("docker stack ps tally --quiet --no-trunc "
                            f"--filter desired-state=running {name}").split())
 
     def query(self, sql: str) -> str:
-        """Ask the site's own database, as its superuser, over its socket."""
+        """Query the site's database as its superuser, over its socket."""
         return self.sh("docker exec $(docker ps --quiet --filter "
                        "label=com.docker.swarm.service.name=tally_postgres) "
                        f'psql -U postgres -d tally -Atc "{sql}"').strip()
 
     def replace(self, path: str, old: str, new: str) -> None:
-        """Change a file in the clone, as an editor would."""
+        """Replace text in a file of the clone."""
         program = (f"import pathlib; file = pathlib.Path({path!r}); text = file.read_text(); "
                    f"assert {old!r} in text; file.write_text(text.replace({old!r}, {new!r}))")
         self.sh(f"python3 - <<'END'\n{program}\nEND")
@@ -111,7 +111,7 @@ class Site:
 
 
 def newcomer(machine: Machine, repository: Path, user: str) -> Site:
-    """Clone the project in a user's home on a machine."""
+    """Clone the project into a user's home on a machine."""
     def shell(line: str, timeout: float) -> Result:
         return machine.run(line, user=user, check=False, timeout=timeout)
     home = "/root" if user == "root" else f"/home/{user}"
@@ -122,7 +122,7 @@ def newcomer(machine: Machine, repository: Path, user: str) -> Site:
 
 
 def bare_clone(checkout: Path, target: Path) -> Path:
-    """Copy the checkout's commits to a bare repository, from which machines clone."""
+    """Copy the checkout's commits to a bare repository that machines can clone."""
     bare = target / "tally.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", "--no-local", str(checkout), str(bare)],
                    check=True)
@@ -130,11 +130,11 @@ def bare_clone(checkout: Path, target: Path) -> Path:
 
 
 def lines(result: Result) -> list[str]:
-    """Return what a command printed to stderr, where errors go, without empty lines."""
+    """Return a command's lines on stderr, without empty ones."""
     return [line for line in result.stderr.splitlines() if line.strip()]
 
 
 def changes(result: Result) -> list[str]:
-    """Return the steps' lines that tell of a change; preflight and verdict always tell of more."""
+    """Return the lines of the steps that changed something, without preflight and verdict."""
     return [line for line in result.stdout.splitlines() if line.startswith("  ")
             and line.split()[0] not in {"preflight", "verdict"} and "unchanged" not in line]

@@ -1,18 +1,17 @@
-"""Find the ./fab commands that a text tells people to type, and parse them as Fabric does."""
+"""Find the ./fab commands in a text, and parse them like Fabric."""
 
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fabric.main import program
 from invoke.parser import Parser
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import fabfile
 
-# A command starts its line or follows another; a comment, a pipe or a redirection ends it.
+# A command starts a line or follows another one; a comment, a pipe or a redirection ends it.
 COMMAND = re.compile(r"(?:^|&&|;)\s*(?:\$ )?(?P<settings>(?:[A-Z_]+=\S+ )*)\./fab\b"
                      r"(?P<arguments>[^#|;&>\n]*)", re.MULTILINE)
 CONTEXTS = fabfile.namespace.to_contexts()
@@ -42,25 +41,25 @@ def in_markdown(text: str) -> list[Command]:
 
 
 def links(text: str) -> list[str]:
-    """Return where a document's links and images lead."""
+    """Return the targets of a document's links and images."""
     return [str(token.attrs[key]) for token in tokens(text)
             for key in ("href", "src") if key in token.attrs]
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """Go through a Markdown text's parts, down to the words of a paragraph."""
+    """Yield a Markdown text's tokens, including those inside paragraphs."""
     for token in MarkdownIt().parse(text):
         yield token
         yield from token.children or ()
 
 
 def parse(command: Command) -> list[str]:
-    """Return the tasks that a command runs, or asks help for.
+    """Return the tasks that a command runs or shows help for.
 
     Raises ParseError for a task or an option that doesn't exist.
     """
-    # As Fabric: its own options first, then whatever it leaves is for the tasks.
-    core = Parser(initial=program.initial_context, ignore_unknown=True)
+    # Like Fabric: its own options first; the rest is for the tasks.
+    core = Parser(initial=fabfile.program.initial_context, ignore_unknown=True)
     general = core.parse_argv(list(command.arguments))
     asked = general[0].args.help.value
     ran = Parser(contexts=CONTEXTS).parse_argv(general.unparsed)

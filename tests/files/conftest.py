@@ -1,12 +1,12 @@
-"""Give tests the stack as a deploy would render it."""
+"""Fixtures for the stack as a deploy renders it."""
 
 import pytest
 
-from stack import definition
-from stack.definition import Stack
+from stack.swarm import stackfile
+from stack.swarm.stackfile import Stack
 from tests.files.sample import STACK_FILE, VARIABLES
 
 
 @pytest.fixture(scope="session")
 def stack() -> Stack:
-    return definition.load(STACK_FILE, VARIABLES)
+    return stackfile.load(STACK_FILE, VARIABLES)

@@ -1,4 +1,4 @@
-"""What a deploy would fill into docker-stack.yml."""
+"""Sample values for the variables of docker-stack.yml."""
 
 from tests.files.tree import ROOT
 
@@ -16,5 +16,5 @@ VARIABLES: dict[str, str | int] = {
     "APP_REPLICAS": 3,
     "USER_NAME": "Ada: $5 \"and\" #more",
     "USER_URL": "",
-    "DOCKER_GID": "998",
+    "DOCKER_GID": "998", "OVERLAY_MTU": "1450",
 }

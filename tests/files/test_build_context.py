@@ -1,4 +1,4 @@
-"""What `docker build` sends for the application's image is what the image needs."""
+"""`docker build` sends only what the application's image needs."""
 
 import shutil
 from pathlib import Path
@@ -11,17 +11,17 @@ from tests.files.tree import ROOT, files
 
 pytestmark = pytest.mark.style
 
-# What lies about in a developer's checkout, some of it secret.
+# Other files of a developer's checkout, some of them secret.
 PRIVATE = (".env", ".git/config", ".venv/bin/python", "instance/visitor.key",
            "instance/tally.sqlite3", "app/__pycache__/views.cpython-313.pyc", "app/views.pyc",
            "migrations/versions/__pycache__/0001.cpython-313.pyc", "id_ed25519")
-# Sent whatever the file says: the builder itself reads them.
+# Always sent: the builder itself reads them.
 BUILDER = {"Dockerfile", ".dockerignore"}
 
 
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """What is sent from a checkout with all of the project's files and private ones."""
+    """The files that are sent from a checkout with the project's files and private ones."""
     checkout = tmp_path_factory.mktemp("checkout")
     for name in (*files(), *PRIVATE):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
@@ -37,13 +37,13 @@ def patterns(path: Path) -> list[str]:
 
 
 def copied() -> list[str]:
-    """What the Dockerfile copies from its context."""
+    """Return the paths that the Dockerfile copies from the context."""
     return [source.rstrip("/") for each in instructions(ROOT / "Dockerfile")
             if each.name in {"COPY", "ADD"} and "--from=" not in each.value
             for source in each.words[:-1]]
 
 
-def test_everything_that_is_copied_is_sent(sent: set[str]) -> None:
+def test_every_copied_file_is_sent(sent: set[str]) -> None:
     needed = {name for name in files() for source in copied()
               if name == source or name.startswith(f"{source}/")}
 

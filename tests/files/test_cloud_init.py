@@ -1,4 +1,4 @@
-"""The user-data is well formed, holds no secret, and lets in the operator alone."""
+"""The user-data is valid, contains no secret, and admits only the operator."""
 
 import json
 import re
@@ -14,15 +14,15 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from stack import cloud_init
+from stack.commands import cloud_init
 from tests.files.tree import installed, must_pass
-from tests.stack.failing import error_of
+from tests.support.failing import error_of
 
 pytestmark = pytest.mark.style
 
-# Amazon's limit; every other large cloud's is higher.
+# Amazon's limit; those of other large clouds are higher.
 LARGEST_USER_DATA = 16 * 1024  # bytes
-# Whatever reads these names in user-data sets a password or hands out a credential.
+# Keys that set a password or contain a credential.
 SECRETS = re.compile(r"passwd$|^password|^chpasswd$|^ssh_keys$|token|secret|private", re.IGNORECASE)
 HARMLESS = {"lock_passwd"}
 
@@ -54,20 +54,20 @@ def user_data() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def written(user_data: dict[str, Any]) -> dict[str, str]:
-    """Return the files that the user-data writes, by their path on the machine."""
+    """Return the files that the user-data writes, by path."""
     return {file["path"]: file["content"] for file in user_data["write_files"]}
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give an operator a home with an empty .ssh."""
+    """An operator's home with an empty .ssh."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     return tmp_path
 
 
 def names(part: object) -> Iterator[str]:
-    """Go through all keys of all mappings."""
+    """Yield all keys of all nested mappings."""
     if isinstance(part, dict):
         for key, value in part.items():
             yield key
@@ -77,11 +77,11 @@ def names(part: object) -> Iterator[str]:
             yield from names(item)
 
 
-def test_cloud_init_knows_it_by_its_first_line() -> None:
+def test_cloud_init_recognizes_it_by_its_first_line() -> None:
     assert cloud_init.render(KEY).splitlines()[0] == "#cloud-config"
 
 
-def test_it_fits_into_every_clouds_form() -> None:
+def test_it_fits_every_clouds_limit() -> None:
     longest = public(rsa.generate_private_key(65537, 4096))
 
     assert len(cloud_init.render(longest).encode()) < LARGEST_USER_DATA
@@ -101,13 +101,13 @@ def test_the_user_can_be_chosen() -> None:
     assert user["name"] == "ada-2"
 
 
-def test_nothing_is_left_to_fill_in() -> None:
+def test_every_placeholder_is_filled_in() -> None:
     assert re.findall(r"@[A-Z_]+@", cloud_init.render(KEY)) == []
 
 
 @pytest.mark.parametrize("comment", [
     "", "Ada's \"key\": #1 - {x} [y] & * ! | > %", "\\ $HOME `id` ${x} @USER@", "Zoë"])
-def test_a_keys_comment_is_data_whatever_it_says(comment: str) -> None:
+def test_a_keys_comment_is_always_plain_data(comment: str) -> None:
     key = public(PRIVATE, comment).strip()
 
     rendered = yaml.safe_load(cloud_init.render(key))
@@ -118,7 +118,7 @@ def test_a_keys_comment_is_data_whatever_it_says(comment: str) -> None:
 
 @pytest.mark.parametrize("key", [
     ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 3072)])
-def test_keys_of_the_other_usual_types_are_taken(key: PrivateKey) -> None:
+def test_keys_of_other_common_types_are_accepted(key: PrivateKey) -> None:
     assert public(key) in cloud_init.render(public(key))
 
 
@@ -129,14 +129,14 @@ def test_there_is_no_secret_in_it(user_data: dict[str, Any]) -> None:
     assert re.search(r"PRIVATE KEY|SWMTKN-|swarm join|\$[156y]\$", cloud_init.render(KEY)) is None
 
 
-def test_every_file_is_named_once_by_its_whole_path(user_data: dict[str, Any]) -> None:
+def test_every_file_is_written_once_by_its_full_path(user_data: dict[str, Any]) -> None:
     paths = [file["path"] for file in user_data["write_files"]]
 
     assert len(set(paths)) == len(paths)
     assert [path for path in paths if not path.startswith("/")] == []
 
 
-def test_no_command_is_read_by_a_shell_and_the_first_failure_ends_them(
+def test_no_command_uses_a_shell_and_the_first_failure_ends_them(
         user_data: dict[str, Any]) -> None:
     commands = user_data["runcmd"]
 
@@ -162,7 +162,7 @@ def test_the_python_script_passes_the_linter_and_the_type_checker(
     must_pass(sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(script))
 
 
-def test_docker_rotates_logs_and_lets_no_container_gain_privileges(
+def test_docker_rotates_logs_and_denies_new_privileges(
         written: dict[str, str]) -> None:
     settings = json.loads(written["/etc/docker/daemon.json"])
 
@@ -171,7 +171,7 @@ def test_docker_rotates_logs_and_lets_no_container_gain_privileges(
     assert settings["default-ulimits"]["nofile"]["Name"] == "nofile"
 
 
-def test_nobody_is_a_peer_until_bootstrap_says_so(written: dict[str, str]) -> None:
+def test_there_are_no_peers_until_bootstrap_writes_them(written: dict[str, str]) -> None:
     lines = written["/etc/tally/peers"].splitlines()
 
     assert lines and [line for line in lines if not line.startswith("#")] == []
@@ -198,23 +198,23 @@ def test_a_bad_user_is_refused(user: str) -> None:
     (f'command="/bin/sh" {KEY}',
      "isn't a public key that sshd accepts: make one with: ssh-keygen -t ed25519"),
 ], ids=range(10))
-def test_what_is_no_public_key_is_refused_and_not_repeated(
+def test_anything_but_a_public_key_is_refused_and_not_repeated(
         home: Path, text: str, said: str) -> None:
     file = home / "key"
     file.write_text(text)
 
-    assert error_of(lambda: cloud_init.main(str(file))) == f"{file} {said}"
+    assert error_of(lambda: cloud_init.cloud_init(str(file))) == f"{file} {said}"
     assert error_of(lambda: cloud_init.render(text)) == f"the public key {said}"
 
 
-def test_a_file_that_is_missing_or_no_text_is_refused(home: Path) -> None:
+def test_a_file_that_is_missing_or_not_text_is_refused(home: Path) -> None:
     (home / "picture").write_bytes(b"\xff\xd8\xff\xe0")
 
-    assert error_of(lambda: cloud_init.main(str(home / "absent"))) \
+    assert error_of(lambda: cloud_init.cloud_init(str(home / "absent"))) \
         == f"{home}/absent can't be read: No such file or directory"
-    assert error_of(lambda: cloud_init.main(str(home))) \
+    assert error_of(lambda: cloud_init.cloud_init(str(home))) \
         == f"{home} can't be read: Is a directory"
-    assert error_of(lambda: cloud_init.main(str(home / "picture"))) \
+    assert error_of(lambda: cloud_init.cloud_init(str(home / "picture"))) \
         == f"{home}/picture isn't text: name the public key, which ends in .pub"
 
 
@@ -222,34 +222,34 @@ def test_the_named_key_is_printed_in_the_user_data(
         home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "ada.pub").write_text(KEY + "\n")
 
-    cloud_init.main("~/ada.pub")
+    cloud_init.cloud_init("~/ada.pub")
 
     assert capsys.readouterr() == (cloud_init.render(KEY), "")
 
 
-def test_without_a_name_the_operators_best_key_is_taken(
+def test_the_operators_best_key_is_the_default(
         home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("id_rsa", "id_ecdsa", "id_ed25519"):
         key = public(PRIVATE, f"from {name}")
         (home / ".ssh" / f"{name}.pub").write_text(key)
 
-        cloud_init.main()
+        cloud_init.cloud_init()
 
         assert capsys.readouterr().out == cloud_init.render(key)
 
 
-def test_an_operator_without_a_key_learns_how_to_make_one(home: Path) -> None:
-    assert error_of(cloud_init.main) == (
+def test_an_operator_without_a_key_is_told_how_to_make_one(home: Path) -> None:
+    assert error_of(cloud_init.cloud_init) == (
         f"there is no id_ed25519.pub, id_ecdsa.pub, id_rsa.pub in {home}/.ssh: make a key with: "
         "ssh-keygen -t ed25519, or name one: ./fab cloud-init --key FILE")
 
 
-def test_a_key_that_ssh_keygen_made_is_taken(
+def test_a_key_from_ssh_keygen_is_accepted(
         home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / ".ssh/id_ed25519"],
                    check=True)
 
-    cloud_init.main()
+    cloud_init.cloud_init()
 
     user, = yaml.safe_load(capsys.readouterr().out)["users"]
     assert user["ssh_authorized_keys"] == [(home / ".ssh/id_ed25519.pub").read_text().strip()]

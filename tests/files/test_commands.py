@@ -1,4 +1,4 @@
-"""The reader of commands reads them as a shell and Fabric would."""
+"""The parser reads commands like a shell and Fabric."""
 
 import pytest
 from invoke.exceptions import ParseError
@@ -18,7 +18,7 @@ def test_commands_are_found_in_code_only() -> None:
     assert in_markdown(text) == [command("status"), command("build")]
 
 
-def test_settings_and_quotes_are_read_as_a_shell_does() -> None:
+def test_settings_and_quotes_are_read_like_in_a_shell() -> None:
     assert in_shell("$ HTTP_PORT=8080 ./fab logs --service 'app' | less") == [
         command("logs", "--service", "app", settings=frozenset({"HTTP_PORT"}))]
 

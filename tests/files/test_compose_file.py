@@ -1,4 +1,4 @@
-"""docker-compose.yml: the developer's environment runs the same images, for this machine alone."""
+"""docker-compose.yml runs the same images as production, for this machine only."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ import yaml
 
 from app import create_app
 from app.config import ConfigError
-from stack.definition import Stack
-from stack.swarm import STACK
+from stack.swarm.names import STACK
+from stack.swarm.stackfile import Stack
 from tests.files.sample import STACK_FILE
 from tests.files.tree import ROOT, must_suit
 
@@ -31,18 +31,18 @@ def services(compose: dict[str, Any]) -> dict[str, Service]:
     return found
 
 
-def test_it_suits_the_compose_schema() -> None:
+def test_it_is_valid_by_the_compose_schema() -> None:
     must_suit("compose-spec", COMPOSE_FILE)
 
 
-def test_its_images_are_built_as_those_of_the_stack(services: dict[str, Service]) -> None:
+def test_its_images_are_built_like_the_stacks(services: dict[str, Service]) -> None:
     assert {name: service["build"]["context"] for name, service in services.items()} == {
         "app": ".", "migrate": ".", "postgres": "stack/images/postgres"}
     assert {service["build"]["args"]["BASE"] for service in services.values()} \
         == {"${BASE:-debian:trixie-slim}"}
 
 
-def test_it_never_meets_the_stack(compose: dict[str, Any]) -> None:
+def test_it_shares_no_names_with_the_stack(compose: dict[str, Any]) -> None:
     assert compose["name"] != STACK
     assert {service["image"].split("/")[0] for service in compose["services"].values()} \
         == {compose["name"]}
@@ -62,7 +62,7 @@ def test_the_migration_is_the_stacks(services: dict[str, Service], stack: Stack)
     assert job["environment"]["DATABASE_URL"] == stack.migrate["environment"]["DATABASE_URL"]
 
 
-def test_the_database_is_asked_for_its_health_as_in_the_stack(
+def test_the_databases_health_check_is_the_stacks(
         services: dict[str, Service], stack: Stack) -> None:
     assert services["postgres"]["healthcheck"]["test"] \
         == stack.services["postgres"]["healthcheck"]["test"]
@@ -90,7 +90,7 @@ def test_production_refuses_its_visitor_key(services: dict[str, Service], tmp_pa
         create_app({**environment, "TALLY_ENV": "production"}, instance_path=str(tmp_path))
 
 
-def test_its_passwords_say_what_they_are_and_are_used_nowhere_else(
+def test_its_passwords_are_marked_as_such_and_used_nowhere_else(
         compose: dict[str, Any]) -> None:
     passwords = {config["content"] for config in compose["configs"].values()}
 

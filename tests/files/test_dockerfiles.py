@@ -1,4 +1,4 @@
-"""Every image is built on one base, from locked packages, and runs as nobody special."""
+"""Every image has the same base, locked packages and an unprivileged user."""
 
 import re
 
@@ -18,7 +18,7 @@ def test_hadolint_finds_nothing(name: str) -> None:
     must_pass(installed("hadolint"), "--no-color", name)
 
 
-def test_every_stage_stands_on_the_one_base(name: str) -> None:
+def test_every_stage_has_the_same_base(name: str) -> None:
     stages = [each.words for each in every("FROM", name)]
     named = {words[2] for words in stages if len(words) == 3}
 
@@ -33,13 +33,13 @@ def test_pip_installs_only_what_is_locked_by_hash(name: str) -> None:
     assert [each for each in every("RUN", name) if installing.search(each.value)] == []
 
 
-def test_the_image_runs_as_a_fixed_user_without_rights(name: str) -> None:
+def test_the_image_runs_as_a_fixed_unprivileged_user(name: str) -> None:
     user = last_stage(ROOT / name)["USER"].value
 
     assert re.fullmatch(r"[1-9][0-9]{4}(:[1-9][0-9]{4})?", user)
 
 
-def test_no_shell_stands_between_docker_and_the_server(name: str) -> None:
+def test_docker_starts_the_server_without_a_shell(name: str) -> None:
     stage = last_stage(ROOT / name)
 
     assert stage["CMD"].is_exec_form

@@ -1,8 +1,8 @@
-"""Each revision's SQL lets the release that serves meanwhile go on serving.
+"""Each revision's SQL lets the running release keep serving.
 
-A deploy migrates before it updates, so a revision expands the schema. One that takes
-something away says what in `contracts`, and may then break older code; but none may
-hold up the visitors with a lock on a table that they use.
+A deploy migrates before it updates, so a revision expands the schema. One that removes
+something says so in `contracts`, and may then break older code. But none may block visitors
+with a lock on a table that they use.
 """
 
 import io
@@ -17,24 +17,24 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 
-from stack import schema
+from stack.state import revisions
 from tests.files.tree import ROOT, installed
 
 pytestmark = pytest.mark.style
 
-# Rules that don't fit this project, and why.
+# Rules that don't apply to this project, and why.
 EXCLUDED = {
     "prefer-bigint-over-smallint": "a slot's number is small by what computes it",
     "require-lock-timeout": "migrations/env.py sets one on every migration's connection",
     "require-statement-timeout": "and this one",
 }
-# What these find breaks running code too; squawk leaves them off unless asked.
+# These find more that breaks running code; squawk disables them by default.
 ADDED = (
     "ban-disable-trigger", "ban-drop-trigger", "ban-new-write-restriction",
     "ban-replace-view-function",
 )
-# What a revision that contracts is there for. Changing a type and SET NOT NULL aren't
-# here: they break running code as well, but first of all they lock the table.
+# Rules that a contracting revision may break. Changing a type and SET NOT NULL aren't among
+# them: they break running code too, but above all they lock the table.
 BREAKING = (
     "adding-required-field", "ban-alter-identity", "ban-drop-column", "ban-drop-constraint",
     "ban-drop-default", "ban-drop-domain", "ban-drop-extension", "ban-drop-function",
@@ -42,7 +42,7 @@ BREAKING = (
     "ban-drop-table", "ban-drop-type", "ban-drop-view", "ban-set-schema", "renaming-column",
     "renaming-object", "renaming-table", *ADDED,
 )
-# Code that doesn't know a column never writes a value to it that could be rejected.
+# Code that doesn't know a column never writes a value that could be rejected.
 HARMLESS = ("ban-new-write-restriction", "A new column constraint ")
 
 SAMPLE = '''"""a sample."""
@@ -60,7 +60,7 @@ MARK = 'contracts = "0.9 and older need it"'
 
 @dataclass(frozen=True)
 class Finding:
-    """What squawk has against a statement."""
+    """One violation that squawk has found."""
 
     revision: str
     rule: str
@@ -68,14 +68,14 @@ class Finding:
 
 
 def findings(migrations: Path) -> list[Finding]:
-    """Return what squawk has against a folder's revisions, from the first to the newest."""
+    """Return squawk's findings for a folder's revisions, from the first to the newest."""
     scripts = ScriptDirectory(str(migrations))
-    return [found for revision in schema.read(migrations / "versions")
+    return [found for revision in revisions.read(migrations / "versions")
             for found in lint(revision, statements(scripts.get_revision(revision.id)))]
 
 
 def statements(script: Script) -> str:
-    """Return what a revision sends to PostgreSQL, with its transactions."""
+    """Return the SQL that a revision sends to PostgreSQL, with its transactions."""
     written = io.StringIO()
     options = {"as_sql": True, "output_buffer": written}
     context = MigrationContext.configure(
@@ -85,8 +85,8 @@ def statements(script: Script) -> str:
     return written.getvalue()
 
 
-def lint(revision: schema.Revision, sql: str) -> list[Finding]:
-    """Return what squawk has against a revision's SQL, less what its mark allows."""
+def lint(revision: revisions.Revision, sql: str) -> list[Finding]:
+    """Return squawk's findings for a revision's SQL, without those that `contracts` allows."""
     excluded = [*EXCLUDED, *(BREAKING if revision.contracts else ())]
     command = [installed("squawk"), "--pg-version=17", "--reporter=json",
                f"--include={','.join(ADDED)}", f"--exclude={','.join(excluded)}"]
@@ -107,7 +107,7 @@ def test_squawk_finds_nothing_in_the_revisions() -> None:
     assert findings(ROOT / "migrations") == []
 
 
-def test_what_is_linted_is_the_whole_revision() -> None:
+def test_the_whole_revision_is_linted() -> None:
     scripts = ScriptDirectory(str(ROOT / "migrations"))
 
     sql = statements(scripts.get_revision("0001"))
@@ -123,7 +123,7 @@ Rules = Callable[..., set[str]]
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Rules:
-    """Return the rules that one step of a revision offends against."""
+    """Return the rules that a revision with this step breaks."""
     def of(*steps: str, mark: str = "") -> set[str]:
         folder = tmp_path / "versions"
         folder.mkdir(exist_ok=True)
@@ -151,7 +151,7 @@ def rules(tmp_path: Path) -> Rules:
     ('op.execute("CREATE OR REPLACE FUNCTION one() RETURNS int LANGUAGE sql RETURN 1")',
      "ban-replace-view-function"),
 ])
-def test_what_breaks_running_code_needs_the_mark(rules: Rules, step: str, rule: str) -> None:
+def test_a_step_that_breaks_running_code_needs_the_mark(rules: Rules, step: str, rule: str) -> None:
     assert rules(step) == {rule}
     assert rules(step, mark=MARK) == set()
 
@@ -171,7 +171,7 @@ def test_what_breaks_running_code_needs_the_mark(rules: Rules, step: str, rule: 
      'server_default=sa.func.clock_timestamp()))', "adding-field-with-default"),
     ('op.execute("TRUNCATE visitors CASCADE")', "ban-truncate-cascade"),
 ])
-def test_what_locks_a_table_or_empties_it_is_no_contraction(
+def test_locking_or_emptying_a_table_is_not_a_contraction(
     rules: Rules, step: str, rule: str
 ) -> None:
     assert rule in rules(step)
@@ -191,7 +191,7 @@ def test_what_locks_a_table_or_empties_it_is_no_contraction(
      "postgresql_concurrently=True)"),
     ('op.execute("ALTER TABLE visitors VALIDATE CONSTRAINT few")',),
 ], ids=["nullable column", "column with default", "new table", "concurrent index", "validation"])
-def test_what_expands_without_a_lock_is_fine(rules: Rules, steps: tuple[str, ...]) -> None:
+def test_expanding_without_a_lock_is_fine(rules: Rules, steps: tuple[str, ...]) -> None:
     assert rules(*steps) == set()
 
 
@@ -199,6 +199,6 @@ def test_sql_that_postgresql_would_reject_is_found(rules: Rules) -> None:
     assert rules('op.execute("ALTER TABEL visitors")', mark=MARK) == {"syntax-error"}
 
 
-def test_a_statement_may_say_that_it_is_right_in_spite_of_a_rule(rules: Rules) -> None:
+def test_a_statement_may_ignore_a_rule_explicitly(rules: Rules) -> None:
     assert rules('op.execute("-- squawk-ignore ban-drop-trigger\\nDROP TRIGGER t ON visitors")') \
         == set()

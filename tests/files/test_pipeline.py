@@ -1,5 +1,7 @@
-""".gitlab-ci.yml: GitLab takes it, and each job is one command that people can run."""
+""".gitlab-ci.yml is valid, and each job is one command that people can run too."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +9,56 @@ import pytest
 import yaml
 
 from tests.files.commands import in_shell, parse
+from tests.files.gitlab_rules import jobs_of
 from tests.files.tree import ROOT, must_suit
 
 pytestmark = pytest.mark.style
 
 PIPELINE = ROOT / ".gitlab-ci.yml"
-# What isn't a job at the top of the file (https://docs.gitlab.com/ci/yaml/#global-keywords).
+# Top-level keys that aren't jobs (https://docs.gitlab.com/ci/yaml/#global-keywords).
 GLOBAL = {"default", "include", "stages", "variables", "workflow", "spec"}
-MERGED = "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH"
 Job = dict[str, Any]
+TESTS = ("check", "test")
+ALL = (*TESTS, "build", "deploy", "rollback")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of pipeline, by its name in docs/pipeline.md, and the jobs that it should have."""
+
+    name: str
+    jobs: tuple[str, ...]
+    given: Mapping[str, str]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What GitLab gives it; an empty value is a variable that isn't there."""
+        every = {"CI_DEFAULT_BRANCH": "main", "CI_PIPELINE_SOURCE": "push",
+                 "SITE_URL": "https://tally.example.org", **self.given}
+        return {name: value for name, value in every.items() if value}
+
+
+def on_branch(name: str, source: str = "push", **more: str) -> dict[str, str]:
+    return {"CI_COMMIT_BRANCH": name, "CI_PIPELINE_SOURCE": source, **more}
+
+
+OPEN = {"CI_OPEN_MERGE_REQUESTS": "group/tally!7"}
+# https://docs.gitlab.com/ci/variables/predefined_variables/
+KINDS = [
+    Kind("a merge request", TESTS, {
+        "CI_PIPELINE_SOURCE": "merge_request_event", "CI_MERGE_REQUEST_IID": "7", **OPEN}),
+    Kind("a push to a branch", TESTS, on_branch("feature")),
+    Kind("a push to a branch with an open merge request", (), on_branch("feature", **OPEN)),
+    Kind("a push to the default branch", ALL, on_branch("main")),
+    Kind("the same with an open merge request from it", ALL, on_branch("main", **OPEN)),
+    Kind("a tag", TESTS, {"CI_COMMIT_TAG": "v1.4.0"}),
+    Kind("a schedule", TESTS, on_branch("main", "schedule")),
+    Kind("**New pipeline** on the default branch", ALL, on_branch("main", "web")),
+    Kind("**New pipeline** on another branch", TESTS, on_branch("feature", "web", **OPEN)),
+    Kind("**New pipeline** on a tag", TESTS, {
+        "CI_COMMIT_TAG": "v1.4.0", "CI_PIPELINE_SOURCE": "web"}),
+    Kind("the API or a trigger, on the default branch", TESTS, on_branch("main", "trigger")),
+    Kind("the default branch of a fork", TESTS, on_branch("main", SITE_URL=""))]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +69,7 @@ def pipeline() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def jobs(pipeline: dict[str, Any]) -> dict[str, Job]:
-    """Each job as GitLab sees it: laid over the hidden job that it extends."""
+    """Each job, merged with the hidden job that it extends, as GitLab does."""
     return {name: {**pipeline.get(job.get("extends"), {}), **job}
             for name, job in pipeline.items() if name not in GLOBAL and name[0] != "."}
 
@@ -35,12 +78,12 @@ def on_swarm(jobs: dict[str, Job]) -> dict[str, Job]:
     return {name: job for name, job in jobs.items() if job["tags"] == ["tally-swarm"]}
 
 
-def test_it_suits_gitlabs_schema() -> None:
-    # The transform knows GitLab's own !reference tag.
+def test_it_is_valid_by_gitlabs_schema() -> None:
+    # The transform handles GitLab's !reference tag.
     must_suit("gitlab-ci", PIPELINE, "--data-transform=gitlab-ci")
 
 
-def test_each_job_suits_it_with_what_it_extends(
+def test_each_job_is_valid_with_the_job_it_extends(
         pipeline: dict[str, Any], jobs: dict[str, Job], tmp_path: Path) -> None:
     whole = {key: pipeline[key] for key in GLOBAL & pipeline.keys()} | {
         name: {key: job[key] for key in job.keys() - {"extends"}} for name, job in jobs.items()}
@@ -65,56 +108,65 @@ def test_no_job_does_more_than_its_command(pipeline: dict[str, Any]) -> None:
     assert keys & {"before_script", "after_script", "hooks"} == set()
 
 
-def test_each_stage_has_the_job_of_its_name(pipeline: dict[str, Any],
+def test_each_stage_has_one_job_of_its_name(pipeline: dict[str, Any],
                                             jobs: dict[str, Job]) -> None:
     assert pipeline["stages"] == ["check", "test", "build", "deploy", "rollback"]
     assert {name: job["stage"] for name, job in jobs.items()} == {
         name: name for name in pipeline["stages"]}
 
 
-def test_the_tests_have_the_whole_history_and_nothing_else_needs_it(
+def test_every_job_has_the_full_history(
         pipeline: dict[str, Any], jobs: dict[str, Job]) -> None:
     depths = {name: {**pipeline["variables"], **job.get("variables", {})}["GIT_DEPTH"]
               for name, job in jobs.items()}
 
-    # GitLab's word for all of it.
-    assert depths == {**dict.fromkeys(jobs, "1"), "test": "0"}
+    # GitLab's value for a full clone.
+    assert depths == dict.fromkeys(jobs, "0")
 
 
-def test_only_what_was_merged_reaches_the_swarm(jobs: dict[str, Job]) -> None:
-    assert {name: [rule["if"] for rule in job["rules"]] for name, job in on_swarm(jobs).items()} \
-        == dict.fromkeys(("build", "deploy", "rollback"), [MERGED])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_each_kind_of_pipeline_has_its_jobs(
+        pipeline: dict[str, Any], jobs: dict[str, Job], kind: Kind) -> None:
+    found = jobs_of(pipeline, jobs, kind.variables)
+
+    assert sorted(found) == sorted(kind.jobs)
+    assert {name for name, when in found.items() if when == "manual"} \
+        == {"rollback"} & found.keys()
 
 
-def test_jobs_on_the_swarm_wait_for_each_other_and_are_never_cut_short(
+def test_the_document_tells_which_jobs_each_kind_has() -> None:
+    text = (ROOT / "docs" / "pipeline.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")]
+            for line in text.splitlines() if line.startswith("|")]
+
+    told = {cells[0]: cells[1] for cells in rows}
+    assert {kind.name: told.get(kind.name) for kind in KINDS} \
+        == {kind.name: ", ".join(kind.jobs) or "none" for kind in KINDS}
+
+
+def test_jobs_on_the_swarm_run_one_at_a_time_and_are_never_cancelled(
         jobs: dict[str, Job]) -> None:
     assert {(job["resource_group"], job["interruptible"]) for job in on_swarm(jobs).values()} \
         == {("production", False)}
 
 
-def test_tests_give_way_to_a_newer_commit(pipeline: dict[str, Any], jobs: dict[str, Job]) -> None:
+def test_a_newer_commit_cancels_tests(pipeline: dict[str, Any], jobs: dict[str, Job]) -> None:
     assert [(name, job["interruptible"], job["tags"]) for name, job in jobs.items()
             if name not in on_swarm(jobs)] \
         == [("check", True, ["tally-test"]), ("test", True, ["tally-test"])]
     assert pipeline["workflow"]["auto_cancel"] == {"on_new_commit": "interruptible"}
 
 
-def test_a_person_can_roll_back_whatever_failed_before(jobs: dict[str, Job]) -> None:
+def test_a_person_can_roll_back_after_any_failure(jobs: dict[str, Job]) -> None:
     assert jobs["rollback"]["needs"] == []
-    assert jobs["rollback"]["rules"] == [{"if": MERGED, "when": "manual", "allow_failure": True}]
+    assert jobs["rollback"]["rules"] == [
+        {**jobs["deploy"]["rules"][0], "when": "manual", "allow_failure": True}]
 
 
-def test_what_changes_the_site_says_where_it_is(jobs: dict[str, Job]) -> None:
+def test_jobs_that_change_the_site_name_its_environment(jobs: dict[str, Job]) -> None:
     assert {name: job["environment"] for name, job in jobs.items() if "environment" in job} \
         == dict.fromkeys(("deploy", "rollback"), {"name": "production", "url": "$SITE_URL"})
 
 
-def test_a_branch_with_a_merge_request_has_one_pipeline(pipeline: dict[str, Any]) -> None:
-    assert pipeline["workflow"]["rules"] == [
-        {"if": '$CI_PIPELINE_SOURCE == "merge_request_event"'},
-        {"if": "$CI_COMMIT_BRANCH && $CI_OPEN_MERGE_REQUESTS", "when": "never"},
-        {"if": "$CI_COMMIT_BRANCH"}]
-
-
-def test_no_job_may_hang_for_ever(jobs: dict[str, Job]) -> None:
+def test_every_job_has_a_timeout(jobs: dict[str, Job]) -> None:
     assert [name for name, job in jobs.items() if "timeout" not in job] == []

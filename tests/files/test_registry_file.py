@@ -1,4 +1,4 @@
-"""docker-registry.yml keeps the house's rules, agrees with its image, and Docker takes it all."""
+"""docker-registry.yml follows the house rules, matches its image, and is valid for Docker."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from stack import rollout
-from stack.definition import Stack
-from stack.engine import DockerCli
-from stack.machine import LocalMachine
-from stack.registry import Registry
-from stack.swarm_registry import STACK_FILE, render
+from stack.engine.cli import DockerCli
+from stack.images.own_registry import STACK_FILE, render
+from stack.images.registry_access import Registry
+from stack.machines.local import LocalMachine
+from stack.release import rollout
+from stack.swarm.stackfile import Stack
 from tests.files.dockerfile import last_stage
 from tests.files.tree import ROOT, must_suit
 
@@ -35,7 +35,7 @@ def service(registry: Stack) -> Service:
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, Any]:
-    """What the registry itself is told."""
+    """The registry's own configuration."""
     content: dict[str, Any] = yaml.safe_load((IMAGE / "config.yml").read_text())
     return content
 
@@ -44,18 +44,18 @@ def seconds(duration: str) -> int:
     return int(duration.removesuffix("s"))
 
 
-def test_it_suits_the_compose_schema(registry: Stack, tmp_path: Path) -> None:
+def test_it_is_valid_by_the_compose_schema(registry: Stack, tmp_path: Path) -> None:
     rendered = tmp_path / "docker-registry.yml"
     rendered.write_text(registry.text())
 
     must_suit("compose-spec", rendered)
 
 
-def test_docker_would_take_all_of_it(registry: Stack) -> None:
+def test_docker_accepts_all_of_it(registry: Stack) -> None:
     assert rollout.check(DockerCli(LocalMachine()), registry) == ""
 
 
-def test_the_registry_is_all_there_is(registry: Stack) -> None:
+def test_the_registry_is_the_only_service(registry: Stack) -> None:
     assert registry.services.keys() == {"registry"}
     assert yaml.safe_load(STACK_FILE.read_text())["services"]["registry"]["image"] \
         == "${REGISTRY_IMAGE:?}"
@@ -83,7 +83,7 @@ def test_it_stays_on_its_node_and_never_runs_twice_there(service: Service) -> No
     assert deploy["update_config"]["failure_action"] == "rollback"
 
 
-def test_it_runs_as_its_images_own_user_who_alone_reads_its_secrets(service: Service) -> None:
+def test_only_its_images_user_reads_its_secrets(service: Service) -> None:
     user, group = str(service["user"]).split(":")
 
     assert last_stage(IMAGE / "Dockerfile")["USER"].value == f"{user}:{group}"
@@ -91,7 +91,7 @@ def test_it_runs_as_its_images_own_user_who_alone_reads_its_secrets(service: Ser
         == {(user, group, 0o400)}
 
 
-def test_it_finds_what_it_is_given(service: Service, settings: dict[str, Any]) -> None:
+def test_it_finds_its_certificate_and_secrets(service: Service, settings: dict[str, Any]) -> None:
     given = {f"/run/secrets/{use['target']}" for use in service["secrets"]} \
         | {use["target"] for use in service["configs"]}
     tls = settings["http"]["tls"]
@@ -102,14 +102,14 @@ def test_it_finds_what_it_is_given(service: Service, settings: dict[str, Any]) -
         == [last_stage(IMAGE / "Dockerfile")["VOLUME"].value]
 
 
-def test_only_the_port_with_tls_is_open_outside(
+def test_only_the_tls_port_is_published(
         service: Service, settings: dict[str, Any]) -> None:
     assert [(port["mode"], f":{port['target']}") for port in service["ports"]] \
         == [("host", settings["http"]["addr"])]
     assert settings["http"]["debug"]["addr"].startswith("127.0.0.1:")
 
 
-def test_its_health_is_asked_for_where_it_is_told(
+def test_its_health_check_uses_its_health_port(
         service: Service, settings: dict[str, Any]) -> None:
     asked = re.search(r"/dev/tcp/([0-9.]+)/([0-9]+)", (IMAGE / "healthy").read_text())
 
@@ -117,12 +117,12 @@ def test_its_health_is_asked_for_where_it_is_told(
     assert service["healthcheck"]["test"] == ["CMD", "registry-healthy"]
 
 
-def test_what_is_under_way_may_end_before_it_is_killed(
+def test_transfers_may_finish_before_it_is_killed(
         service: Service, settings: dict[str, Any]) -> None:
     assert seconds(settings["http"]["draintimeout"]) < seconds(service["stop_grace_period"])
 
 
 def test_images_can_be_deleted(settings: dict[str, Any]) -> None:
     assert settings["storage"]["delete"] == {"enabled": True}
-    # It would tell of layers that a garbage collection has removed.
+    # A cache would list layers that a garbage collection has removed.
     assert "cache" not in settings["storage"]

@@ -1,4 +1,4 @@
-"""Every requirement is locked: one version, its hashes, and no word of where it comes from."""
+"""Every requirement is locked to one version and its hashes, without an index's address."""
 
 import importlib.metadata
 import re
@@ -25,13 +25,13 @@ def lock_of(source: str) -> str:
 
 
 def lines(name: str) -> list[str]:
-    """Return a requirements file's entries, each on one line, comments left out."""
+    """Return a requirements file's entries, each on one line, without comments."""
     text = re.sub(r"\s*\\\n\s*", " ", (ROOT / name).read_text())
     return [line.strip() for line in text.splitlines() if line.split("#")[0].strip()]
 
 
 def locked(source: str) -> dict[NormalizedName, set[str]]:
-    """Return each package's versions: more than one where Python's version decides."""
+    """Return each package's versions: several if they depend on Python's version."""
     versions: dict[NormalizedName, set[str]] = {}
     for line in lines(lock_of(source)):
         if entry := LOCKED.fullmatch(line):
@@ -40,12 +40,12 @@ def locked(source: str) -> dict[NormalizedName, set[str]]:
 
 
 def wanted(source: str) -> list[Requirement]:
-    """Return what people asked for: the entries that aren't options."""
+    """Return the required packages: the entries that aren't options."""
     return [Requirement(line) for line in lines(source) if not line.startswith("-")]
 
 
 def needed(source: str) -> set[NormalizedName]:
-    """Return everything that what people asked for may need, on any platform."""
+    """Return the required packages with all of their dependencies, on any platform."""
     seen: set[tuple[NormalizedName, frozenset[str]]] = set()
     waiting = wanted(source)
     while waiting:
@@ -58,7 +58,7 @@ def needed(source: str) -> set[NormalizedName]:
 
 
 def needs(one: Requirement) -> Iterator[Requirement]:
-    """Go through what a package needs with the extras asked for, as its metadata says."""
+    """Yield a package's dependencies with these extras, from its metadata."""
     try:
         requirements = map(Requirement, importlib.metadata.requires(one.name) or [])
     except importlib.metadata.PackageNotFoundError:
@@ -82,7 +82,7 @@ def test_each_entry_is_one_version_with_its_hashes_and_nothing_else(source: str)
 
 
 @each_source
-def test_what_is_asked_for_is_locked_in_a_version_that_suits(source: str) -> None:
+def test_every_requirement_is_locked_at_a_matching_version(source: str) -> None:
     packages = locked(source)
     names = {str(each): canonicalize_name(each.name) for each in wanted(source)}
     unsuited = [str(each) for each in wanted(source)
@@ -95,7 +95,7 @@ def test_what_is_asked_for_is_locked_in_a_version_that_suits(source: str) -> Non
 
 
 @each_source
-def test_nothing_is_locked_that_nobody_asked_for(source: str) -> None:
+def test_nothing_is_locked_that_is_not_required(source: str) -> None:
     assert locked(source).keys() - needed(source) == set()
 
 

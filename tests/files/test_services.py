@@ -1,4 +1,4 @@
-"""Every service of docker-stack.yml keeps the house's rules, and agrees with its image."""
+"""Every service of docker-stack.yml follows the house rules and matches its image."""
 
 import re
 from collections.abc import Callable
@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from stack.definition import Stack
-from stack.install import DAEMON_SETTINGS
-from stack.swarm import STACK
+from stack.bootstrap.install_docker import DAEMON_SETTINGS
+from stack.swarm.names import STACK
+from stack.swarm.packets import OPTION
+from stack.swarm.stackfile import Stack
 from tests.files.dockerfile import last_stage
 from tests.files.sample import STACK_FILE, VARIABLES
 from tests.files.tree import ROOT
@@ -24,7 +25,7 @@ SERVICES = DOCKERFILES.keys()
 
 
 def each(stack: Stack, ask: Callable[[Service], Any]) -> dict[str, Any]:
-    """Return the answer of every service, by its name."""
+    """Return the answer for every service, by name."""
     return {name: ask(service) for name, service in stack.services.items()}
 
 
@@ -38,8 +39,9 @@ def seconds(duration: str) -> int:
 
 
 def number(name: str, path: str) -> int:
-    """Return a number that an image's configuration sets with "name = 3" or "name: 3"."""
-    found = re.search(rf"^\s*{name}\s*[=:]\s*:?([0-9]+)", (IMAGES / path).read_text(), re.MULTILINE)
+    """Return a number that an image's configuration sets with "name = 3", "name: 3" or "name 3"."""
+    text = (IMAGES / path).read_text()
+    found = re.search(rf"^\s*{name}\s*[=: ]\s*:?([0-9]+)", text, re.MULTILINE)
     assert found, f"{path} doesn't set {name}"
     return int(found[1])
 
@@ -49,20 +51,20 @@ def traefik_configuration() -> dict[str, Any]:
     return content
 
 
-# What holds for every service.
+# All services.
 
 def test_the_services_are_those_that_have_an_image_here(stack: Stack) -> None:
     assert stack.services.keys() == SERVICES
 
 
-def test_the_image_of_each_is_the_deploys_to_choose() -> None:
+def test_the_deploy_chooses_each_image() -> None:
     services = yaml.safe_load(STACK_FILE.read_text())["services"]
 
     assert {name: service["image"] for name, service in services.items()} == {
         name: f"${{{name.upper().replace('-', '_')}_IMAGE:?}}" for name in SERVICES}
 
 
-def test_no_file_of_the_stack_names_a_tag_that_moves() -> None:
+def test_no_file_of_the_stack_names_a_moving_tag() -> None:
     assert [path.name for path in (STACK_FILE, *DOCKERFILES.values())
             if re.search(r":latest\b", path.read_text())] == []
 
@@ -102,7 +104,7 @@ def test_each_has_a_read_only_file_system_and_no_capability(stack: Stack) -> Non
 
 def test_each_runs_as_its_images_own_user(stack: Stack) -> None:
     users = {name: last_stage(path)["USER"].value for name, path in DOCKERFILES.items()}
-    # The group that may open Docker's socket is each machine's own.
+    # The group that may open Docker's socket differs between machines.
     users["socket-proxy"] += f":{VARIABLES['DOCKER_GID']}"
 
     assert each(stack, lambda service: service["user"]) == users
@@ -130,19 +132,23 @@ def test_each_is_updated_one_task_at_a_time_and_rolls_back(stack: Stack) -> None
     assert all(seconds(update["monitor"]) >= 10 for update in updates.values())
 
 
-# Who meets whom.
+# Networks.
 
-def test_services_meet_only_on_the_networks_they_need(stack: Stack) -> None:
+def test_services_share_only_the_networks_they_need(stack: Stack) -> None:
     assert each(stack, lambda service: set(service["networks"])) == {
         "traefik": {"edge", "control"}, "socket-proxy": {"control"}, "app": {"edge", "data"},
         "postgres": {"data"}}
 
 
-def test_only_the_edge_has_a_way_out(stack: Stack) -> None:
-    assert stack.content["networks"] == {
-        "edge": {"driver": "overlay"},
-        "data": {"driver": "overlay", "internal": True},
-        "control": {"driver": "overlay", "internal": True}}
+def test_only_the_edge_network_reaches_the_outside(stack: Stack) -> None:
+    assert {name: network.get("internal", False) for name, network
+            in stack.content["networks"].items()} == {"edge": False, "data": True, "control": True}
+
+
+def test_each_network_sends_packets_of_the_size_that_a_deploy_finds(stack: Stack) -> None:
+    assert [(network["driver"], network["driver_opts"]) for network
+            in stack.content["networks"].values()] \
+        == [("overlay", {OPTION: VARIABLES["OVERLAY_MTU"]})] * 3
 
 
 def test_only_traefik_publishes_ports_on_its_node_itself(stack: Stack) -> None:
@@ -155,7 +161,7 @@ def test_only_traefik_publishes_ports_on_its_node_itself(stack: Stack) -> None:
         {"mode": "host", "target": port["websecure"], "published": 8443, "protocol": "tcp"}]}
 
 
-def test_only_the_socket_proxy_holds_the_docker_socket(stack: Stack) -> None:
+def test_only_the_socket_proxy_mounts_the_docker_socket(stack: Stack) -> None:
     binds = each(stack, lambda service: [
         volume["source"] for volume in service.get("volumes", []) if volume["type"] == "bind"])
 
@@ -173,12 +179,31 @@ def test_traefik_sends_requests_to_the_port_that_the_app_serves(stack: Stack) ->
     label = "traefik.http.services.app.loadbalancer.server.port"
 
     assert stack.services["app"]["deploy"]["labels"][label] \
-        == str(number("http-socket", "app/uwsgi.ini"))
+        == str(number("bind", "app/haproxy.cfg"))
 
 
-# Where each one may run.
+def test_the_fallback_route_is_that_of_the_labels(stack: Stack) -> None:
+    labels = stack.services["app"]["deploy"]["labels"]
+    fallback = yaml.safe_load((IMAGES / "traefik/fallback.yml").read_text())["http"]
+    route = fallback["routers"]["fallback"]
+    port = labels["traefik.http.services.app.loadbalancer.server.port"]
 
-def test_what_has_a_place_of_its_own_stays_there(stack: Stack) -> None:
+    for name, entry_point in (("app", "web"), ("app-tls", "websecure")):
+        prefix = f"traefik.http.routers.{name}."
+        assert {key.removeprefix(prefix): value for key, value in labels.items()
+                if key.startswith(prefix)} == {
+                    "rule": route["rule"], "entrypoints": entry_point,
+                    "middlewares": ",".join(route["middlewares"])}
+        assert entry_point in route["entryPoints"]
+    assert fallback["middlewares"] == {"again": {"retry": {"attempts": int(
+        labels["traefik.http.middlewares.again.retry.attempts"])}}}
+    assert fallback["services"]["app"]["loadBalancer"]["servers"] == [{"url": f"http://app:{port}"}]
+    assert route["priority"] < len(route["rule"])
+
+
+# Placement.
+
+def test_pinned_services_stay_on_their_nodes(stack: Stack) -> None:
     assert each(stack, lambda service: service["deploy"].get("placement")) == {
         "traefik": {"constraints": ["node.labels.edge == true"]},
         "socket-proxy": {"constraints": ["node.role == manager"]},
@@ -200,7 +225,7 @@ def test_only_the_pinned_database_keeps_a_volume(stack: Stack) -> None:
     assert volumes == {**same([]), "postgres": ["postgres-data"]}
 
 
-# What is secret.
+# Secrets.
 
 def test_every_secret_exists_before_the_stack(stack: Stack) -> None:
     assert stack.content["secrets"] == {
@@ -208,7 +233,7 @@ def test_every_secret_exists_before_the_stack(stack: Stack) -> None:
         for name in ("app-password", "owner-password", "visitor-key")}
 
 
-def test_each_secret_can_be_read_by_its_services_user_alone(stack: Stack) -> None:
+def test_only_its_services_user_can_read_each_secret(stack: Stack) -> None:
     used = {name: {(secret["uid"], secret["gid"], secret["mode"])
                    for secret in service["secrets"]}
             for name, service in stack.services.items() if "secrets" in service}
@@ -217,7 +242,7 @@ def test_each_secret_can_be_read_by_its_services_user_alone(stack: Stack) -> Non
                     for name in ("app", "postgres")}
 
 
-def test_the_serving_app_never_holds_the_owners_password(stack: Stack) -> None:
+def test_the_app_never_has_the_owners_password(stack: Stack) -> None:
     def sources(service: Service) -> set[str]:
         return {secret["source"] for secret in service.get("secrets", [])}
 
@@ -225,7 +250,7 @@ def test_the_serving_app_never_holds_the_owners_password(stack: Stack) -> None:
     assert sources(stack.migrate) == {"owner-password", "visitor-key"}
 
 
-def test_no_environment_holds_a_password(stack: Stack) -> None:
+def test_no_environment_contains_a_password(stack: Stack) -> None:
     environments = {**each(stack, lambda service: service.get("environment", {})),
                     "migrate": stack.migrate["environment"]}
     secret = re.compile(r"(PASSWORD|SECRET|KEY|TOKEN)$")
@@ -234,21 +259,34 @@ def test_no_environment_holds_a_password(stack: Stack) -> None:
             if secret.search(key) or re.search(r"://[^/@]*:[^/@]*@", str(environment[key]))] == []
 
 
-# How each one ends.
+# Stopping.
 
-def test_a_stopped_app_serves_until_traefik_has_noticed_and_then_ends_in_time(
+def test_a_stopping_app_serves_until_traefik_has_noticed(
         stack: Stack) -> None:
     app = stack.services["app"]
     drain = int(app["environment"]["DRAIN_SECONDS"])
     refresh = int(traefik_configuration()["providers"]["swarm"]["refreshSeconds"])
+    haproxy = number("hard-stop-after", "app/haproxy.cfg")
     mercy = number("worker-reload-mercy", "app/uwsgi.ini")
 
-    # Traefik's own polling, one that just missed the change, and a margin.
+    # A poll of Traefik's that just missed the change, the next poll, and a margin.
     assert drain >= 3 * refresh
-    assert drain + mercy < seconds(app["stop_grace_period"])
+    # A whole header, then the longest request.
+    assert haproxy >= number("timeout http-request", "app/haproxy.cfg") \
+        + number("harakiri", "app/uwsgi.ini")
+    assert drain + haproxy + mercy < seconds(app["stop_grace_period"])
 
 
-def test_postgres_has_a_minute_and_more_for_its_last_checkpoint(stack: Stack) -> None:
+def test_a_stopping_socket_proxy_has_time_for_its_last_answers(stack: Stack) -> None:
+    grace, limit = (number(name, "socket-proxy/haproxy.cfg")
+                    for name in ("grace", "hard-stop-after"))
+    longest = seconds(traefik_configuration()["providers"]["swarm"]["httpClientTimeout"])
+
+    assert limit > longest
+    assert grace + limit < seconds(stack.services["socket-proxy"]["stop_grace_period"])
+
+
+def test_postgres_has_over_a_minute_for_its_last_checkpoint(stack: Stack) -> None:
     assert seconds(stack.services["postgres"]["stop_grace_period"]) >= 60
 
 

@@ -1,4 +1,4 @@
-"""Every shell script, whatever its name, passes shellcheck."""
+"""Every shell script passes shellcheck, whatever its name."""
 
 import pytest
 

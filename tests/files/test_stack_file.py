@@ -1,4 +1,4 @@
-"""docker-stack.yml: Docker takes all of it, and reads in it what ./fab does."""
+"""docker-stack.yml is valid for Docker, which reads it like ./fab."""
 
 import os
 import re
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stack.definition import Stack
-from stack.engine import DockerCli
-from stack.machine import LocalMachine
+from stack.engine.cli import DockerCli
+from stack.machines.local import LocalMachine
+from stack.swarm.stackfile import Stack
 from tests.files.sample import STACK_FILE, VARIABLES
 from tests.files.tree import must_suit
 
@@ -20,7 +20,7 @@ FIRST_WITH_CONFIG = 23  # the Docker command's version that has `docker stack co
 
 @pytest.fixture(scope="module")
 def docker() -> str:
-    """A docker command that can judge a stack file; it needs no engine for that."""
+    """A docker command that can validate a stack file, without an engine."""
     for command in DockerCli(LocalMachine()).commands:
         said = LocalMachine().must([command, "--version"])
         if int(re.findall(r"[0-9]+", said)[0]) >= FIRST_WITH_CONFIG:
@@ -29,7 +29,8 @@ def docker() -> str:
                 "docker.io of Ubuntu 24.04, or Docker's static client before it on PATH")
 
 
-def test_it_and_the_migration_job_suit_the_compose_schema(stack: Stack, tmp_path: Path) -> None:
+def test_it_and_the_migration_job_are_valid_by_the_compose_schema(
+        stack: Stack, tmp_path: Path) -> None:
     services = {**stack.services, "migrate": stack.migrate}
     rendered = tmp_path / "docker-stack.yml"
     rendered.write_text(Stack({**stack.content, "services": services}).text())
@@ -37,7 +38,7 @@ def test_it_and_the_migration_job_suit_the_compose_schema(stack: Stack, tmp_path
     must_suit("compose-spec", rendered)
 
 
-def test_docker_reads_in_it_what_a_deploy_renders(stack: Stack, docker: str) -> None:
+def test_docker_reads_what_a_deploy_renders(stack: Stack, docker: str) -> None:
     variables = {name: str(value) for name, value in VARIABLES.items()}
     command = [docker, "stack", "config", "--compose-file"]
     itself = subprocess.run([*command, str(STACK_FILE)], env={**os.environ, **variables},

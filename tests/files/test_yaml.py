@@ -1,4 +1,4 @@
-"""Every YAML file is well formed and reads like the others."""
+"""Every YAML file is valid and has the same style."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Find the project's files, and run the tools that judge them."""
+"""Find the project's files, and run the tools that check them."""
 
 import re
 import subprocess
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# The kernel's line, with or without env(1): what runs this file.
+# A shebang line, with or without env(1).
 SHEBANG = re.compile(rb"#!\s*(?:/usr/bin/env\s+)?(?:/\S*/)?([a-z]+)[0-9.]*\s")
 SHELLS = {"sh", "bash", "dash"}
 
 
 def files() -> list[str]:
-    """Return every file that git keeps, or would: a new one is checked before its commit."""
+    """Return every tracked or new file, so that a new one is checked before its commit."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True)
@@ -25,7 +25,7 @@ def files() -> list[str]:
 
 
 def interpreter(name: str) -> str:
-    """Return the program that a script asks for, without its version; "" if it is none."""
+    """Return a script's interpreter without its version; "" if it isn't a script."""
     found = SHEBANG.match((ROOT / name).read_bytes())
     return found[1].decode() if found else ""
 
@@ -47,12 +47,12 @@ def dockerfiles() -> list[str]:
 
 
 def installed(tool: str) -> str:
-    """Return the path of a program that came with a locked requirement."""
+    """Return the path of a program from a locked requirement."""
     return str(Path(sysconfig.get_path("scripts"), tool))
 
 
 def must_pass(*command: str, about: Sequence[str] = ()) -> None:
-    """Run a checker in the checkout, on files if there are any; fail with all that it found."""
+    """Run a checker in the checkout, on these files if any; fail with its output."""
     done = subprocess.run([*command, *about], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip() or f"it ended with {done.returncode}"
@@ -60,6 +60,6 @@ def must_pass(*command: str, about: Sequence[str] = ()) -> None:
 
 
 def must_suit(schema: str, path: Path, *options: str) -> None:
-    """Hold a file against one of the schemas that come with check-jsonschema."""
+    """Validate a file with one of check-jsonschema's built-in schemas."""
     must_pass(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}",
               *options, str(path))

@@ -1,4 +1,4 @@
-"""Boot real Debian 13 machines, with systemd, cloud-init and SSH, for tests and by hand.
+"""Boot real Debian 13 machines with systemd, cloud-init and SSH, for tests or for manual use.
 
     from tests.lab import Lab
 
@@ -6,8 +6,8 @@
         first, second = lab.boot(2)
         print(first.run("hostname").stdout)
 
-Each machine is a systemd-nspawn container with a network namespace and a disk of its own on a
-private bridge. The lab needs root, `PACKAGES`, and no Docker.
+Each machine is a systemd-nspawn container with its own network namespace and disk, on a private
+bridge. The lab needs root and `PACKAGES`, but no Docker.
 """
 
 from tests.lab.errors import CommandFailed, LabError
@@ -18,5 +18,5 @@ from tests.lab.ssh import Result
 
 __all__ = ["PACKAGES", "CommandFailed", "Lab", "LabError", "Machine", "Result"]
 
-# The Debian packages that the lab itself needs on the host that runs it.
+# The Debian packages that the lab needs on its host.
 PACKAGES = tuple(sorted({"ca-certificates", "debian-archive-keyring", *TOOLS.values()}))

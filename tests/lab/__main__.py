@@ -1,4 +1,4 @@
-"""Keep machines up to try things by hand: `python -m tests.lab up | ssh NAME | down`."""
+"""Keep machines running for manual use: `python -m tests.lab up | ssh NAME | down`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     ssh.set_defaults(run=lambda given: standing.ssh(given.name, given.command, given.user))
     down = commands.add_parser("down", help="end the machines and remove all traces")
     down.set_defaults(run=lambda given: standing.down())
-    # What `up` starts in the background; not for people.
+    # `up` starts it in the background; it isn't a command for people.
     hold = commands.add_parser("hold")
     hold.add_argument("machines", type=int)
     hold.set_defaults(run=lambda given: standing.hold(given.machines))

@@ -1,4 +1,4 @@
-"""Give tests machines in the lab."""
+"""Fixtures for the lab's machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def boot(lab: Lab) -> Iterator[Boot]:
 
 @pytest.fixture(scope="module")
 def machine(lab: Lab) -> Iterator[Machine]:
-    """Boot one machine for a module's tests, each of which leaves it as it found it."""
+    """Boot one machine for a module's tests; each test leaves it unchanged."""
     machine, = lab.boot()
     yield machine
     lab.discard(machine)

@@ -1,14 +1,14 @@
-"""What can go wrong in the lab, each told in one line."""
+"""Errors of the lab, each with a message of one line."""
 
 from __future__ import annotations
 
 
 class LabError(Exception):
-    """Say that the lab can't do what was asked, and what would help."""
+    """The lab can't do what was asked; the message says why, and what helps."""
 
 
 class CommandFailed(LabError):
-    """Say which command failed, with its exit code and what it printed."""
+    """A command failed; the message has its exit code and output."""
 
     def __init__(self, command: str, code: int, output: str) -> None:
         super().__init__(f"{command!r} exited with {code}: {output.strip()}")

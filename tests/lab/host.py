@@ -1,4 +1,4 @@
-"""Run commands on the host, and tell early what the host lacks."""
+"""Run commands on the host, and report early what the host lacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.lab.errors import CommandFailed, LabError
 
-# Each tool the lab calls, with the Debian package that has it.
+# Each tool that the lab calls, with its Debian package.
 TOOLS = {
     "ip": "iproute2",
     "iptables": "iptables",
@@ -29,7 +29,7 @@ TOOLS = {
 
 
 def require() -> None:
-    """Raise LabError with one line that says what to do if this host can't run the lab."""
+    """Raise LabError, with the remedy, if this host can't run the lab."""
     if os.geteuid() != 0:
         raise LabError("the lab makes namespaces and mounts: run it as root (sudo)")
     missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
@@ -47,12 +47,12 @@ def call(argv: Sequence[str | Path], stdin: str | None = None) -> str:
 
 
 def succeeds(argv: Sequence[str | Path]) -> bool:
-    """Run a command that asks a question; return whether the answer is yes."""
+    """Run a command; return whether it succeeds."""
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def wait_until(true: Callable[[], bool], timeout: float, what: str) -> None:
-    """Ask again and again until the answer is yes; raise LabError after `timeout` seconds."""
+    """Poll until the answer is true; raise LabError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not true():
         if time.monotonic() > deadline:

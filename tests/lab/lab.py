@@ -1,4 +1,4 @@
-"""Hold machines and their network together, and leave nothing of them behind."""
+"""A lab: machines and their network, of which nothing is left behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.lab import host, power, seed, signals, slot
+from tests.lab import cgroups, host, power, seed, signals, slot
 from tests.lab.errors import LabError
 from tests.lab.machine import Machine
 from tests.lab.network import Network
@@ -23,10 +23,10 @@ CLIENT_ADDRESSES = 200
 
 
 class Lab:
-    """Boot machines on a private network; all is gone when the `with` block ends.
+    """Boots machines on a private network; everything is removed when the `with` block ends.
 
-    Also after an exception, Ctrl-C or SIGTERM. Killed outright, a lab takes its machines along,
-    and the next lab removes what is left.
+    So it is after an exception, Ctrl-C or SIGTERM. If a lab is killed, its machines end with it,
+    and the next lab removes the rest.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Lab:
 
     @property
     def client_addresses(self) -> tuple[str, ...]:
-        """Addresses of the host that tests may visit the machines from."""
+        """The host's addresses from which tests may visit the machines."""
         return tuple(str(self._slot.clients[n]) for n in range(1, CLIENT_ADDRESSES + 1))
 
     @property
@@ -79,12 +79,11 @@ class Lab:
              names: Sequence[str] | None = None) -> list[Machine]:
         """Boot machines together and return them when cloud-init is done on all.
 
-        Without user-data there is a user `deploy` with sudo and the lab's key. Root's login with
-        the lab's key works besides, unless the user-data forbids it.
+        The default user-data makes a user `deploy` with sudo and the lab's key. Root can also
+        log in with the lab's key, unless the user-data forbids it.
         """
         user_data = user_data or seed.default_user_data(self.public_key)
-        fresh = ([self._create(user_data, name) for name in names] if names
-                 else [self._create(user_data) for _ in range(count)])
+        fresh = [self._create(user_data, name) for name in names or [""] * count]
         for machine in fresh:
             machine.switch_on()
         for machine in fresh:
@@ -92,7 +91,7 @@ class Lab:
         return fresh
 
     def discard(self, machine: Machine) -> None:
-        """End a machine that is no longer needed, and give back its memory and disk."""
+        """End a machine that is no longer needed, and free its memory and disk."""
         machine.lose_power()
         machine.remove()
         self.machines.remove(machine)
@@ -102,7 +101,7 @@ class Lab:
         self._network = Network(taken)
         self._keys = Keys(taken.directory)
 
-    def _create(self, user_data: str, name: str | None = None) -> Machine:
+    def _create(self, user_data: str, name: str) -> Machine:
         address = self._free_address()
         number = int(address.ip) - int(self._network.subnet.network_address)
         name = name or f"machine{number - 1}"
@@ -125,7 +124,7 @@ class Lab:
         raise LabError(f"{len(self.machines)} machines are all that a lab has addresses for")
 
     def _close(self) -> None:
-        """End every machine, then remove the network and the files; a signal waits meanwhile."""
+        """End every machine, then remove the network and the files; signals are deferred."""
         with signals.deferred():
             for machine in self.machines:
                 machine.cut_power()
@@ -136,12 +135,13 @@ class Lab:
 
 
 def _sweep(taken: Slot) -> None:
-    """Remove all that bears this lab's number, from this process or from one that died.
+    """Remove everything with this lab's number, from this process or from a dead one.
 
-    Files last: a machine's disk must be free before its directory may go.
+    Files come last: a machine's disk must be free before its directory is removed.
     """
     for disk in taken.directory.glob("*/disk.img"):
         power.wait_disk_free(disk, timeout=120)
+    cgroups.remove(f"{taken.bridge}-*")
     Network(taken).remove()
     if taken.directory.exists():
         shutil.rmtree(taken.directory)

@@ -1,4 +1,4 @@
-"""Use one machine: run commands, copy files, and do to it what happens to machines."""
+"""One machine: run commands on it, copy files to it, and cause its failures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.lab import host
+from tests.lab import cgroups, host
 from tests.lab.errors import LabError
 from tests.lab.power import Hardware, Power
 from tests.lab.ssh import Connection, Keys, Result, checked, with_environment
 
 BOOT_TIMEOUT = 300.0
 BALLAST = "/var/tmp/ballast"
-# Before /usr/bin in everybody's PATH, in sudo's too.
+# Comes before /usr/bin in every PATH, sudo's included.
 CLOCK = "/usr/local/bin/date"
 CONSOLE_ENVIRONMENT = {
     "HOME": "/root",
@@ -25,7 +25,7 @@ CONSOLE_ENVIRONMENT = {
 
 
 class Machine:
-    """Stand for a Debian machine; `address` is where the host and the other machines reach it."""
+    """A Debian machine; the host and the other machines reach it at `address`."""
 
     def __init__(self, hardware: Hardware, address: str, keys: Keys) -> None:
         self.name = hardware.name
@@ -47,7 +47,7 @@ class Machine:
 
     def console(self, command: str | Sequence[str], *, check: bool = True,
                 timeout: float | None = 600) -> Result:
-        """Run a command as root without SSH or network: for a cut, full or hardened machine."""
+        """Run a command as root without SSH, so also on an isolated, full or hardened machine."""
         line = command if isinstance(command, str) else shlex.join(command)
         argv = ["nsenter", f"--target={self._leader()}", "--all", "env", "--ignore-environment",
                 "--chdir=/", "/bin/sh", "-c", with_environment(line, CONSOLE_ENVIRONMENT)]
@@ -75,52 +75,52 @@ class Machine:
         self._last_leader = self._leader()
 
     def boot(self) -> None:
-        """Switch the machine on, with the disk as it was left, and wait until it is ready."""
+        """Switch the machine on with its existing disk, and wait until it is ready."""
         self.switch_on()
         self.wait_ready()
 
     def power_off(self) -> None:
-        """Shut the machine down in order."""
+        """Shut the machine down cleanly."""
         self.ssh.close()
         self.console("systemctl poweroff", check=False)
         self._power.wait_off(timeout=120)
 
     def lose_power(self) -> None:
-        """End the machine in the middle of whatever it is doing."""
+        """Cut the machine's power, whatever it is doing."""
         self.cut_power()
         self._power.wait_off(timeout=120)
 
     def cut_power(self) -> None:
-        """Lose power without waiting until it is gone: for several machines at once."""
+        """Cut the power without waiting for the end, for several machines at once."""
         self._power.cut()
         self.ssh.close()
 
     def reboot(self) -> None:
-        """Reboot in order and wait until the machine is ready again."""
+        """Reboot cleanly and wait until the machine is ready again."""
         self.ssh.close()
         self.console("systemctl reboot", check=False)
         self.wait_rebooted()
 
     def wait_rebooted(self) -> None:
-        """Wait until the machine, told to reboot by whomever, is ready again."""
+        """Wait until a machine that is rebooting is ready again."""
         host.wait_until(lambda: self._power.leader() not in (self._last_leader, None),
                         BOOT_TIMEOUT, f"{self.name}: reboot")
         self.ssh.close()
         self.wait_ready()
 
     def cut_network(self) -> None:
-        """Pull the cable; it stays out over reboots."""
+        """Cut the network, also over reboots."""
         self.ssh.close()
         self._hardware.cut_marker.touch()
         self._hardware.network.carry(self._hardware.cable, on=False)
 
     def restore_network(self) -> None:
-        """Put the cable back."""
+        """Restore the network."""
         self._hardware.cut_marker.unlink(missing_ok=True)
         self._hardware.network.carry(self._hardware.cable, on=True)
 
     def fill_disk(self, leave_bytes: int = 0) -> None:
-        """Fill the machine's disk until only so many bytes are free; the host's stays sparse."""
+        """Fill the machine's disk until this many bytes are free; the image stays sparse."""
         ballast = self.free_bytes() - leave_bytes
         if ballast > 0:
             self.console(["fallocate", "--length", str(ballast), BALLAST])
@@ -130,11 +130,11 @@ class Machine:
         self.console(["rm", "--force", BALLAST])
 
     def free_bytes(self) -> int:
-        """Return how many bytes a program could still write."""
+        """Return the free bytes on the machine's disk."""
         return int(self.console("df --output=avail --block-size=1 / | tail -n 1").stdout)
 
     def fake_clock(self, seconds: int) -> None:
-        """Let date(1) run so far ahead, or behind: all machines share the host's own clock."""
+        """Replace date(1) by one that is ahead or behind: all machines share the host's clock."""
         script = f'#!/bin/sh\nexec /usr/bin/date --date="{seconds} seconds" "$@"\n'
         self.console(f"printf %s {shlex.quote(script)} > {CLOCK} && chmod 755 {CLOCK}")
 
@@ -143,8 +143,9 @@ class Machine:
         self.console(["rm", "--force", CLOCK])
 
     def remove(self) -> None:
-        """Throw away a machine that is off, with its disk and its cable."""
+        """Remove a machine that is off, with its disk and its cable."""
         self._hardware.network.unplug(self._hardware.cable)
+        cgroups.remove(self._hardware.cgroup)
         shutil.rmtree(self._hardware.directory)
 
     def _leader(self) -> int:
@@ -169,7 +170,7 @@ class Machine:
         return self.console("ss --no-header --listening --tcp sport = :22").stdout != ""
 
     def _pin_host_keys(self) -> None:
-        """Learn the host keys from the machine itself, so that SSH never trusts at first sight."""
+        """Pin the machine's host keys, so that SSH never trusts one on first contact."""
         keys = self.console("cat /etc/ssh/ssh_host_*_key.pub").stdout.splitlines()
         known = self._keys.known_hosts
         others = [line for line in known.read_text(encoding="ascii").splitlines()

@@ -1,4 +1,4 @@
-"""Make and remove a lab's network: a bridge, a cable to each machine, and the way out."""
+"""Make and remove a lab's network: a bridge, a cable to each machine, and NAT to the outside."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.lab.slot import Slot
 
 @dataclass(frozen=True)
 class Cable:
-    """Name the ends of a machine's cable: its network namespace and the bridge's port.
+    """A machine's cable: the names of its network namespace and of its port on the bridge.
 
-    The hardware address stays the same over reboots, or neighbours would send to the old one.
+    The MAC address stays the same over reboots, or neighbours would send to the old one.
     """
 
     namespace: str
@@ -26,7 +26,7 @@ class Cable:
 
 
 class Network:
-    """Own everything with the name of this lab's bridge in it."""
+    """The network of one lab: everything named after its bridge."""
 
     def __init__(self, slot: Slot) -> None:
         self.bridge = slot.bridge
@@ -35,20 +35,20 @@ class Network:
         self._clients = slot.clients
 
     def create(self) -> None:
-        """Make the bridge, the client addresses and the way out."""
+        """Make the bridge, the client addresses and the firewall rules."""
         host.call(["ip", "link", "add", self.bridge, "type", "bridge"])
         host.call(["ip", "addr", "add", f"{self.gateway}/{self.subnet.prefixlen}",
                    "dev", self.bridge])
         host.call(["ip", "link", "set", self.bridge, "up"])
-        # One route makes every client address this host's own: a test may bind to any of them.
+        # One route makes all client addresses local: a test may bind to any of them.
         host.call(["ip", "route", "add", "local", str(self._clients), "dev", self.bridge])
-        # Left on afterwards, as Docker leaves it: someone else may have come to rely on it.
+        # It stays enabled afterwards, as with Docker: something else may rely on it by then.
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
         for table, chain, rule in self._rules():
             host.call(["iptables", "-w", "-t", table, "-I", chain, *rule])
 
     def remove(self) -> None:
-        """Remove whatever there is of this network, also after a lab that was killed."""
+        """Remove whatever is left of this network, also after a killed lab."""
         for table, chain, rule in self._rules():
             while host.succeeds(["iptables", "-w", "-t", table, "-C", chain, *rule]):
                 host.call(["iptables", "-w", "-t", table, "-D", chain, *rule])
@@ -59,13 +59,13 @@ class Network:
         _delete_link(self.bridge)
 
     def cable(self, number: int) -> Cable:
-        """Name the cable of the machine with this number in the subnet."""
-        # Locally administered; the last two bytes are those of the IPv4 address.
+        """Return the cable of the machine with this number in the subnet."""
+        # A locally administered address; its last two bytes are the IPv4 address's.
         return Cable(f"{self.bridge}-{number}", f"{self.bridge}.{number}",
                      "02:00:00:00:%02x:%02x" % tuple(self.subnet[number].packed[2:]))
 
     def plug(self, cable: Cable) -> None:
-        """Give a machine that is about to boot a fresh network namespace with an `eth0`."""
+        """Make a new network namespace with an `eth0` for a machine that is about to boot."""
         self.unplug(cable)
         host.call(["ip", "netns", "add", cable.namespace])
         host.call(["ip", "link", "add", cable.port, "type", "veth",
@@ -73,20 +73,20 @@ class Network:
         host.call(["ip", "link", "set", cable.port, "master", self.bridge])
 
     def unplug(self, cable: Cable) -> None:
-        """Remove a machine's namespace and port, with all that Docker left in them."""
+        """Remove a machine's namespace and port, with everything that Docker left in them."""
         _delete_link(cable.port)
         if cable.namespace_path.exists():
             host.call(["ip", "netns", "del", cable.namespace])
 
     def carry(self, cable: Cable, on: bool) -> None:
-        """Let the cable carry packets, or cut it."""
+        """Connect the cable, or cut it."""
         host.call(["ip", "link", "set", cable.port, "up" if on else "down"])
 
     def _rules(self) -> list[tuple[str, str, list[str]]]:
-        """List our firewall rules: way in, way out, and the masquerade.
+        """Return our firewall rules: inbound, outbound and masquerading.
 
-        The first two stand before a forward policy of DROP, which Docker sets on hosts where it
-        runs, and which br_netfilter applies between the bridge's own ports, too.
+        The first two come before the forward policy DROP, which Docker sets on its hosts and
+        which br_netfilter also applies between the bridge's own ports.
         """
         return [
             ("filter", "FORWARD", ["-i", self.bridge, "-j", "ACCEPT"]),
@@ -97,7 +97,7 @@ class Network:
 
 
 def _delete_link(name: str) -> None:
-    """Delete an interface unless it is gone: the kernel may remove it while we try."""
+    """Delete an interface if it exists: the kernel may remove it at the same time."""
     if host.succeeds(["ip", "link", "del", name]):
         return
     host.wait_until(lambda: not Path("/sys/class/net", name).exists(), 5, f"removal of {name}")

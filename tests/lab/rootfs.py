@@ -1,4 +1,4 @@
-"""Build the Debian 13 root file system that every machine starts from, once a recipe."""
+"""Build the Debian 13 root file system of all machines, once per recipe."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from tests.lab import host
 
 SUITE = "trixie"
-# What a cloud image has, so that cloud-init and SSH work, and the git and curl that a person
-# needs to clone and to look. No Docker, pip or venv: bringing those is the product's work.
+# The packages of a cloud image, for cloud-init and SSH, with git and curl for a person. No Docker,
+# pip or venv: installing those is ./fab's work.
 INCLUDE = (
     "ca-certificates",
     "cloud-init",
@@ -36,12 +36,12 @@ INCLUDE = (
     "systemd-sysv",
     "udev",
 )
-# What must differ between machines, and mmdebstrap's own preferences: no plain machine has them.
+# Files that must differ between machines, and mmdebstrap's own, which no plain machine has.
 REMOVE = ("etc/hostname", "etc/apt/apt.conf.d/00mmdebstrap", "etc/ssh/ssh_host_*")
 
 
 def cache_directory() -> Path:
-    """Return where root file systems and running labs live: a real disk, not a tmpfs."""
+    """Return the directory of root file systems and running labs: on a disk, not a tmpfs."""
     return Path(os.environ.get("TALLY_LAB_CACHE", "/var/cache/tally-lab"))
 
 
@@ -75,8 +75,8 @@ def _build(wanted: Path, include: Sequence[str]) -> None:
 
 def bootstrap(target: Path, *options: str) -> None:
     """Unpack and configure the smallest Debian in a directory, with mmdebstrap's options."""
-    # Own mount and process namespaces: if we are killed, so are apt and dpkg, and the mounts
-    # that they made inside the half-built tree go with them.
+    # In separate mount and PID namespaces: if we are killed, apt, dpkg and their mounts inside the
+    # unfinished tree end too.
     host.call([
         "setpriv", "--pdeathsig", "KILL",
         "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child",

@@ -1,4 +1,4 @@
-"""Write what makes a machine itself: cloud-init's seed, the lab's key and a few host facts."""
+"""Write a machine's own files: cloud-init's seed, the lab's key and a few facts of the host."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import shutil
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-# systemd-nspawn mounts cgroups read-only into a machine, and then runc can't make any. A unit,
-# so that it is done after each reboot, whoever asked for it.
+# systemd-nspawn mounts cgroups read-only into a machine, where runc has to make some. It is a
+# unit, so that it also runs after each reboot.
 CGROUPS_UNIT = """\
 [Unit]
 Description=Make cgroups writable for containers
@@ -22,12 +22,12 @@ ExecStart=/bin/sh -c 'findmnt --list --noheadings --output TARGET --types cgroup
 """
 
 
-# As Debian's own cloud images have it: sudo complains about a host name that doesn't resolve.
+# As in Debian's cloud images: sudo complains about a hostname that doesn't resolve.
 CLOUD_CONFIG = json.dumps({"manage_etc_hosts": True})
 
 
 def default_user_data(public_key: str) -> str:
-    """Return user-data that makes `deploy`, who has sudo without a password and the lab's key."""
+    """Return user-data that makes `deploy`, with the lab's key and sudo without a password."""
     return "#cloud-config\n" + json.dumps({
         "users": [{
             "name": "deploy",
@@ -40,7 +40,7 @@ def default_user_data(public_key: str) -> str:
 
 
 def network_config(address: IPv4Interface, gateway: str) -> str:
-    """Return a static network: without one, cloud-init asks for DHCP for two minutes."""
+    """Return a static network configuration: without it, cloud-init tries DHCP for two minutes."""
     return json.dumps({
         "version": 2,
         "ethernets": {
@@ -54,7 +54,7 @@ def network_config(address: IPv4Interface, gateway: str) -> str:
 
 
 def write_layer(layer: Path, name: str, user_data: str, network: str, public_key: str) -> None:
-    """Write the directory that lies over the Debian root as the machine's own layer."""
+    """Write the machine's own layer, which is mounted over the Debian root."""
     seed = {
         "meta-data": json.dumps({"instance-id": f"lab-{name}", "local-hostname": name}),
         "user-data": user_data,
@@ -78,8 +78,8 @@ def _write_cgroups_unit(units: Path) -> None:
 
 
 def _copy_host_facts(etc: Path) -> None:
-    """Copy the host's name servers and CAs: behind a proxy that inspects TLS, both matter."""
-    # Where systemd-resolved runs, /etc/resolv.conf names a loopback address of the host.
+    """Copy the host's name servers and CAs, which are needed behind a proxy that inspects TLS."""
+    # With systemd-resolved, /etc/resolv.conf names a loopback address of the host.
     upstream = Path("/run/systemd/resolve/resolv.conf")
     resolv = upstream if upstream.exists() else Path("/etc/resolv.conf")
     _write(etc / "resolv.conf", resolv.read_text(encoding="utf-8"))

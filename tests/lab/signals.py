@@ -1,4 +1,4 @@
-"""Make SIGTERM unwind `with` blocks as Ctrl-C does, and keep both out of a clean-up."""
+"""Make SIGTERM unwind `with` blocks like Ctrl-C, and defer both during cleanup."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import FrameType
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, as on SIGINT: by default Python would just end."""
+    """Raise KeyboardInterrupt on SIGTERM as on SIGINT: by default Python would just exit."""
     if threading.current_thread() is not threading.main_thread() \
             or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        # Only the main thread may set handlers, and only it is interrupted by them; and somebody
-        # else's handler stays.
+        # Only the main thread may set handlers and is interrupted by them. A handler that is
+        # already set stays.
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -27,7 +27,7 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM until the block ends, and deliver the last one then."""
+    """Defer SIGINT and SIGTERM until the block ends, then deliver the last one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Give each running lab a number of its own, from which all its names and addresses follow."""
+"""Give each running lab a number, from which all its names and addresses are derived."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from tests.lab.errors import LabError
 from tests.lab.rootfs import cache_directory
 
-# Machines live in the documentation range (RFC 5737), 29 a lab; the addresses that tests visit
-# from in the benchmarking range (RFC 2544). Neither is ever routed outside.
+# Machines use the documentation range (RFC 5737), 29 per lab; visitors in tests use the
+# benchmarking range (RFC 2544). Neither is routed outside.
 MACHINES = list(ipaddress.IPv4Network("198.51.100.0/24").subnets(new_prefix=27))
 CLIENTS = list(ipaddress.IPv4Network("198.18.0.0/15").subnets(new_prefix=24))
-# Not in the cache directory: bridges and addresses are the whole host's, whatever the cache.
+# Not in the cache directory: bridges and addresses belong to the whole host.
 LOCKS = Path("/run/tally-lab")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Hold one lab's number for as long as its lock file is open."""
+    """One lab's number, held for as long as its lock file is open."""
 
     number: int
     lock: TextIOWrapper
@@ -44,12 +44,12 @@ class Slot:
         return CLIENTS[self.number]
 
     def release(self) -> None:
-        """Let another lab have this number."""
+        """Free this number for another lab."""
         self.lock.close()
 
 
 def claim() -> Slot:
-    """Take the first number that no living process holds; raise LabError if there is none."""
+    """Take the first number that no running process holds; raise LabError if there is none."""
     for number in range(len(MACHINES)):
         if (slot := _take(number)) is not None:
             return slot
@@ -57,7 +57,7 @@ def claim() -> Slot:
 
 
 def abandoned() -> Iterator[Slot]:
-    """Take, one after the other, the numbers whose owners died and left files behind."""
+    """Take, one by one, the numbers whose owners have died and left files behind."""
     for number in range(len(MACHINES)):
         if _directory(number).exists() and (slot := _take(number)) is not None:
             yield slot
@@ -65,10 +65,10 @@ def abandoned() -> Iterator[Slot]:
 
 
 def _take(number: int) -> Slot | None:
-    """Lock a number, unless a living process holds it.
+    """Lock a number, unless a running process holds it.
 
-    The kernel drops a file lock with its process, so that a number whose owner was killed is
-    free at once, and nobody mistakes a reused process id for a living owner.
+    The kernel releases a file lock when its process ends. So the number of a killed owner is free
+    at once, and a reused PID can't be mistaken for a running owner.
     """
     LOCKS.mkdir(exist_ok=True)
     lock = (LOCKS / f"{number}.lock").open("a")

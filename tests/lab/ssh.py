@@ -1,4 +1,4 @@
-"""Run commands on a machine over SSH, as its operator would."""
+"""Run commands on a machine over SSH, like its operator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONNECT_TIMEOUT = 15.0
 
 @dataclass(frozen=True)
 class Result:
-    """Hold what a command printed and how it ended."""
+    """A command's output and exit code."""
 
     stdout: str
     stderr: str
@@ -25,7 +25,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Keys:
-    """Name the lab's own key pair and the file with the host keys of its machines."""
+    """The lab's key pair, and the file with its machines' host keys."""
 
     directory: Path
 
@@ -49,7 +49,7 @@ class Keys:
 
 
 class Connection:
-    """Keep one shared connection a user to a machine, opened when first needed."""
+    """One shared connection per user to a machine, opened when first needed."""
 
     def __init__(self, address: str, keys: Keys) -> None:
         self.address = address
@@ -58,7 +58,7 @@ class Connection:
 
     def run(self, command: str | Sequence[str], user: str, timeout: float | None,
             env: Mapping[str, str]) -> Result:
-        """Run a shell line or an argument list; seconds over `timeout` raise TimeoutExpired."""
+        """Run a shell line or an argument list; raise TimeoutExpired after `timeout` seconds."""
         self._open(user)
         line = command if isinstance(command, str) else shlex.join(command)
         argv = self.argv(user, with_environment(line, env))
@@ -67,20 +67,20 @@ class Connection:
         return Result(done.stdout, done.stderr, done.returncode)
 
     def copy_in(self, source: Path, destination: str, user: str) -> None:
-        """Copy a file or a directory to the machine, with times and modes."""
+        """Copy a file or a directory to the machine, with its times and modes."""
         self._open(user)
         host.call(["scp", "-rpq", *self.options(), source,
                    f"{user}@{self.address}:{destination}"])
 
     def answers(self, user: str) -> bool:
-        """Tell whether a login works now."""
+        """Return whether a login works now."""
         self._users.add(user)
         return host.succeeds(self.argv(user, "true"))
 
     def close(self) -> None:
-        """Drop the shared connections: the machine's end of them is gone or about to go."""
+        """Close the shared connections: the machine's end is gone or about to go."""
         for user in self._users:
-            # Says no where the connection is gone already, and that is what we want.
+            # It fails if the connection is already gone, which is fine.
             host.succeeds(["ssh", *self.options(), "-O", "exit", f"{user}@{self.address}"])
         self._users.clear()
 
@@ -89,7 +89,7 @@ class Connection:
         return ["ssh", *self.options(), f"{user}@{self.address}", *command]
 
     def options(self) -> list[str]:
-        """Return options that make ssh use the lab's files alone, none of the person's."""
+        """Return options that make ssh use only the lab's files, not the user's."""
         values = {
             "BatchMode": "yes",
             "ConnectTimeout": "5",
@@ -106,9 +106,9 @@ class Connection:
         return ["-F", "none", *(f"-o{name}={value}" for name, value in values.items())]
 
     def _open(self, user: str) -> None:
-        """Connect, again and again for a while: sshd may be restarting just now.
+        """Connect, with retries for a while: sshd may be restarting.
 
-        Retrying here, before the command, never runs a command twice.
+        Only the connection is retried, so no command runs twice.
         """
         if user in self._users and host.succeeds(
                 ["ssh", *self.options(), "-O", "check", f"{user}@{self.address}"]):
@@ -124,7 +124,7 @@ def with_environment(line: str, env: Mapping[str, str]) -> str:
 
 
 def checked(command: str | Sequence[str], result: Result) -> Result:
-    """Return the result, or raise CommandFailed where the command failed."""
+    """Return the result; raise CommandFailed if the command failed."""
     if result.code != 0:
         line = command if isinstance(command, str) else shlex.join(command)
         raise CommandFailed(line, result.code, result.stdout + result.stderr)

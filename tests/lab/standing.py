@@ -1,4 +1,4 @@
-"""Keep one lab standing between commands, held by a process in the background."""
+"""Keep one lab running between commands, in a background process."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ DOWN_TIMEOUT = 120.0
 
 @dataclass(frozen=True)
 class State:
-    """Say who holds the standing lab, where its keys are, and what its machines are called."""
+    """The standing lab's process, its keys and its machines' names."""
 
     pid: int
     directory: str
     machines: dict[str, str]
 
     def save(self) -> None:
-        """Write the state in one step, so that nobody reads half of it."""
+        """Write the state in one step, so that nobody reads a partial file."""
         partial = _path().with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
         partial.rename(_path())
 
 
 def up(machines: int) -> None:
-    """Boot machines in the background and tell how to reach them."""
+    """Boot machines in the background and print how to reach them."""
     host.require()
     if (state := _running()) is not None:
         raise LabError(f"{len(state.machines)} machines are up; "
@@ -61,7 +61,7 @@ def ssh(name: str, command: Sequence[str], user: str) -> None:
     if name not in state.machines:
         raise LabError(f"no machine {name}; there are: {', '.join(state.machines)}")
     connection = Connection(state.machines[name], Keys(Path(state.directory)))
-    # No shared connection: it would outlast the login, and `down` knows nothing of it.
+    # No shared connection: it would outlive the login, and `down` wouldn't know about it.
     options = ["-oControlPath=none", *connection.options()]
     os.execvp("ssh", ["ssh", *options, f"{user}@{connection.address}", *command])
 
@@ -88,7 +88,7 @@ def hold(machines: int) -> None:
 
 
 def _wait_for(holder: subprocess.Popen[bytes]) -> None:
-    """Wait until the holder's machines are up; Ctrl-C ends it, too."""
+    """Wait until the holder's machines are up; Ctrl-C ends the holder too."""
     try:
         host.wait_until(lambda: _running() is not None or holder.poll() is not None,
                         UP_TIMEOUT, "start of the lab")
@@ -109,7 +109,7 @@ def _describe(state: State, seconds: float) -> None:
 
 
 def _running() -> State | None:
-    """Return the standing lab's state, or None if there is none or its holder died."""
+    """Return the standing lab's state; None if there is none or its process has died."""
     if not _path().exists():
         return None
     state = State(**json.loads(_path().read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Prove that the lab's machines behave like machines, and that nothing of them stays."""
+"""The lab's machines behave like real machines, and nothing of them is left behind."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 
 from tests.lab import CommandFailed, Lab, LabError, Machine, host
 from tests.lab.conftest import Boot
+from tests.tooling import evidence
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 REPOSITORY = Path(__file__).parents[2]
-# A host beyond the lab's own network, and this host's address on the way to it.
+# A host outside the lab's network, and this host's address on the way to it.
 OUTSIDE, DOORSTEP = "203.0.113.2", "203.0.113.1"
-# Holds a lab, says where it is, and boots a machine.
+# Holds a lab, prints its directory, and boots a machine.
 CHILD = """
 import time
 from tests.lab import Lab
@@ -53,7 +54,7 @@ def test_user_data_decides_what_cloud_init_does(boot: Boot) -> None:
     assert not named.ssh.answers("deploy")
 
 
-def test_wrong_user_data_is_reported_with_the_words_of_cloud_init(boot: Boot) -> None:
+def test_wrong_user_data_is_reported_with_cloud_inits_error(boot: Boot) -> None:
     with pytest.raises(LabError, match="Failed loading yaml"):
         boot(user_data="#cloud-config\nusers: [\n")
 
@@ -128,7 +129,7 @@ def test_a_clock_can_be_wrong_for_programs_that_ask_date(machine: Machine) -> No
     assert float(machine.run("date +%s.%N").stdout) == pytest.approx(time.time(), abs=5)
 
 
-def test_a_machine_that_reboots_keeps_its_files_and_nothing_else(machine: Machine) -> None:
+def test_a_rebooted_machine_keeps_only_its_files(machine: Machine) -> None:
     boot_time = "stat -c %Y /proc/1"
     machine.run("touch /root/kept /run/lost; ip link add lost type bridge")
     before = machine.run(boot_time).stdout
@@ -146,6 +147,15 @@ def test_cgroups_are_writable_for_containers(machine: Machine) -> None:
                 "mkdir $d && rmdir $d")
 
 
+def test_a_machines_logs_of_a_failure_are_kept(machine: Machine, tmp_path: Path) -> None:
+    folder = evidence.keep("tests/e2e/test_site.py::test_it_works[a b]", [machine], tmp_path)
+
+    assert folder == tmp_path / "tests-e2e-test_site.py-test_it_works-a-b"
+    assert "systemd" in (folder / f"{machine.name}.journal").read_text()
+    assert "docker: not found" in (folder / f"{machine.name}.docker").read_text()
+    assert machine.address in (folder / f"{machine.name}.system").read_text()
+
+
 def test_a_machine_that_lost_power_boots_with_its_disk(machine: Machine) -> None:
     machine.run("echo precious > /root/written && sync")
 
@@ -156,7 +166,7 @@ def test_a_machine_that_lost_power_boots_with_its_disk(machine: Machine) -> None
     assert machine.run("cat /root/written").stdout == "precious\n"
 
 
-def test_a_machine_that_was_powered_off_in_order_had_its_services_stopped(
+def test_a_clean_power_off_stops_the_services(
         machine: Machine) -> None:
     machine.run("systemd-run --unit=witness --service-type=oneshot --remain-after-exit "
                 "--property=ExecStop='touch /root/stopped' true")
@@ -191,7 +201,7 @@ def test_a_machine_reaches_the_outside_with_the_hosts_address(
     assert outside.read_text(encoding="utf-8").split()[0] == DOORSTEP
 
 
-def test_two_labs_stand_side_by_side(lab: Lab, machine: Machine) -> None:
+def test_two_labs_run_side_by_side(lab: Lab, machine: Machine) -> None:
     with Lab() as other:
         assert other.gateway != lab.gateway
         assert not set(other.client_addresses) & set(lab.client_addresses)
@@ -208,7 +218,7 @@ def test_a_signal_leaves_nothing_behind(lab: Lab, number: signal.Signals, moment
     child.send_signal(number)
     child.wait(timeout=120)
 
-    assert {"processes", "namespaces", "links", "rules", "disks", "files"} == before
+    assert {"processes", "namespaces", "links", "rules", "disks", "cgroups", "files"} == before
     assert leftovers(directory) == set()
 
 
@@ -221,23 +231,23 @@ def test_an_exception_leaves_nothing_behind() -> None:
     assert leftovers(directory) == set()
 
 
-def test_a_killed_lab_takes_its_machines_along_and_the_next_one_removes_the_rest(
+def test_a_killed_labs_machines_end_and_the_next_lab_removes_the_rest(
         lab: Lab) -> None:
     child, directory = start_child("booted")
     child.kill()
     child.wait(timeout=120)
     host.wait_until(lambda: not leftovers(directory) & {"processes", "disks"}, 10, "its end")
-    assert leftovers(directory) == {"namespaces", "links", "rules", "files"}
+    assert leftovers(directory) == {"namespaces", "links", "rules", "cgroups", "files"}
 
     with Lab():
-        # Its number may be in use again by now, but its machine is gone.
+        # Another lab may already use its number, but its machine is gone.
         assert not (directory / "machine1").exists()
 
     assert leftovers(directory) == set()
 
 
 def visit(address: str, source: str) -> None:
-    """Fetch a machine's page from one of the host's addresses."""
+    """Fetch a machine's page from one of the host's client addresses."""
     connection = HTTPConnection(address, timeout=5, source_address=(source, 0))
     connection.request("GET", "/")
     assert connection.getresponse().status == 200
@@ -245,7 +255,7 @@ def visit(address: str, source: str) -> None:
 
 
 def start_child(moment: str) -> tuple[subprocess.Popen[str], Path]:
-    """Start a process that holds a lab; return when its machine is booting, or has booted."""
+    """Start a process that holds a lab; return when its machine boots, or has booted."""
     child = subprocess.Popen([sys.executable, "-c", CHILD], cwd=REPOSITORY, text=True,
                              stdout=subprocess.PIPE)
     assert child.stdout is not None
@@ -258,7 +268,7 @@ def start_child(moment: str) -> tuple[subprocess.Popen[str], Path]:
 
 
 def leftovers(directory: Path) -> set[str]:
-    """Name what there still is of the lab in this directory, by looking at the host."""
+    """Return what the host still has of the lab in this directory."""
     bridge = f"tally-lab{directory.name}"
     there = {
         "processes": any(str(directory).encode() in command_line(path)
@@ -267,6 +277,7 @@ def leftovers(directory: Path) -> set[str]:
         "links": any(Path("/sys/class/net").glob(f"{bridge}*")),
         "rules": bridge in host.call(["iptables-save"]),
         "disks": str(directory) in host.call(["losetup", "--all"]),
+        "cgroups": any(Path("/sys/fs/cgroup").rglob(f"{bridge}-*")),
         "mounts": str(directory) in Path("/proc/mounts").read_text(encoding="utf-8"),
         "files": directory.exists(),
     }
@@ -274,7 +285,7 @@ def leftovers(directory: Path) -> set[str]:
 
 
 def command_line(process: Path) -> bytes:
-    """Return a process's arguments, or nothing if it has just ended."""
+    """Return a process's arguments; none if it has just ended."""
     try:
         return (process / "cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -283,7 +294,7 @@ def command_line(process: Path) -> bytes:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """Run a web server in a network that knows no way back to the machines; give its log."""
+    """Run a web server in a network without a route to the machines; yield its log."""
     log = tmp_path / "log"
     link = "tally-outside"
     host.call(["ip", "netns", "add", link])

@@ -1,1 +1,1 @@
-"""Try the main job on a virtual machine that has a Debian kernel of its own."""
+"""Test the main job on a virtual machine with its own Debian kernel."""

@@ -12,16 +12,16 @@ from tests.lab.errors import LabError
 from tests.lab.power import DISK_BYTES, Hardware
 from tests.lab.rootfs import INCLUDE
 
-# What Debian's cloud images have besides, and machines of the lab, which borrow the host's kernel,
-# need not: that kernel, what grows the file system, keeps the clock, confines and upgrades.
+# What Debian's cloud images have, but not the lab's other machines, which share the host's kernel:
+# a kernel, file system tools, time synchronization, AppArmor and security upgrades.
 ROOT_PACKAGES = (*INCLUDE, "apparmor", "e2fsprogs", "initramfs-tools", "linux-image-cloud-amd64",
                  "systemd-timesyncd", "unattended-upgrades")
-# Of several, emulated side by side, one may run code that another is patching: the kernel dies.
-# And where one is enough, nothing may ask for more.
+# With several emulated CPUs, one may run code that another is patching, and the kernel crashes.
+# It also shows that one CPU is enough.
 CPUS = 1
 MEMORY_MIB = 4096
 
-# In a mount namespace of its own, so that the mount ends with this shell.
+# Runs in its own mount namespace, so that the mount ends with this shell.
 FILL = """
 set -eu
 cd "$1"
@@ -29,29 +29,29 @@ mkdir root
 mount -t overlay vm-root root -o "lowerdir=layer:$2"
 mke2fs -q -t ext4 -m 0 -O ^has_journal -d root disk.img
 """
-# Where each instruction is emulated, what a kernel does for safety's sake costs many times more:
-# against flaws of CPUs that this one doesn't have, by clearing pages, by watching itself.
+# The kernel's safety measures are slow on an emulated CPU: mitigations of flaws that this CPU
+# doesn't have, clearing pages, watchdogs, audit.
 KERNEL_OPTIONS = (
     "root=/dev/vda", "rw", "rootflags=noatime", "net.ifnames=0", "console=ttyS0", "loglevel=4",
     "mitigations=off", "init_on_alloc=0", "nowatchdog", "audit=0")
 
 
 def require() -> None:
-    """Raise LabError with one line that says what to do if this host can't run the machine."""
+    """Raise LabError, with the remedy, if this host can't run the machine."""
     if shutil.which("qemu-system-x86_64") is None:
         raise LabError("the virtual machine lacks QEMU: apt-get install qemu-system-x86")
 
 
 class VirtualHardware(Hardware):
-    """A machine of QEMU's, plugged into a lab's bridge like the others."""
+    """A QEMU machine, connected to a lab's bridge like the others."""
 
     @property
     def console(self) -> Path:
-        """The file with everything that the machine wrote to its serial port."""
+        """The file with the output of the machine's serial port."""
         return self.directory / "console"
 
     def create_disk(self) -> None:
-        """Write the root file system, with the machine's own layer over it, to a disk."""
+        """Write the root file system and the machine's own layer to a disk."""
         self.disk.touch()
         os.truncate(self.disk, DISK_BYTES)
         host.call(["unshare", "--mount", "sh", "-c", FILL, "fill", self.directory, self.rootfs])
@@ -62,7 +62,7 @@ class VirtualHardware(Hardware):
         with self.console.open("ab") as console:
             return subprocess.Popen(
                 self._argv(), stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-                # Else Ctrl-C would reach the machine before the lab hears of it.
+                # Otherwise Ctrl-C would reach the machine before the lab.
                 start_new_session=True)
 
     def _plug(self) -> None:
@@ -76,13 +76,13 @@ class VirtualHardware(Hardware):
             # When the lab is killed, the kernel kills the machine.
             "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64",
             "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35",
-            # Longer addresses cost a step more at each look-up of a page.
+            # Five-level paging would make each page walk longer.
             "-accel", "tcg", "-cpu", "max,la57=off",
             "-smp", str(CPUS), "-m", str(MEMORY_MIB),
             "-kernel", str(self._boot_file("vmlinuz")),
             "-initrd", str(self._boot_file("initrd.img")),
             "-append", " ".join(KERNEL_OPTIONS),
-            # What the disk holds need not outlive the host.
+            # The disk's content need not survive the host.
             "-drive", f"file={self.disk},format=raw,if=virtio,cache=unsafe,discard=unmap",
             "-netdev", f"tap,id=eth0,ifname={port},script=no,downscript=no",
             "-device", f"virtio-net-pci,netdev=eth0,mac={mac},romfile=",

@@ -1,4 +1,4 @@
-"""Put a virtual machine on a lab's network, and leave nothing of it behind."""
+"""A lab with a virtual machine on its network, which leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.vm.machine import VirtualMachine
 
 
 class VirtualLab(Lab):
-    """A lab that can boot a virtual machine as well."""
+    """A lab that can also boot a virtual machine."""
 
     @contextmanager
     def virtual_machine(self, name: str, user_data: str) -> Iterator[VirtualMachine]:
-        """Boot a virtual machine with user-data of its own; it ends with the block."""
+        """Boot a virtual machine with this user-data; it ends with the block."""
         hardware.require()
         machine = self._assemble(name, user_data)
         try:

@@ -1,4 +1,4 @@
-"""Use a virtual machine as its operator does: over SSH, and by what its console says."""
+"""Use a virtual machine like its operator: over SSH, and through its console's output."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.lab.ssh import Connection, Keys, Result, checked
 from tests.vm.hardware import VirtualHardware
 
 USER = "deploy"
-# With the project's user-data, which installs Docker, it takes about 200 s on two cores.
+# The project's user-data, which installs Docker, takes about 200 s on two cores.
 BOOT_TIMEOUT = 900.0
-# cloud-init tells them where only those who own the machine can read it.
+# cloud-init prints them on the console, which only the machine's owner can read.
 HOST_KEYS = re.compile(r"BEGIN SSH HOST KEY KEYS-+\s+(.*?)\s+-+END SSH HOST KEY KEYS", re.DOTALL)
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class VirtualMachine:
-    """Stand for a machine that only its operator can log in to."""
+    """A virtual machine that only its operator can log in to."""
 
     def __init__(self, hardware: VirtualHardware, address: str, keys: Keys) -> None:
         self.name = hardware.name
@@ -46,7 +46,7 @@ class VirtualMachine:
             raise LabError(f"cloud-init on {self.name}: {status.stdout}{status.stderr}")
 
     def reboot(self) -> None:
-        """Reboot in order and return as soon as SSH answers again."""
+        """Reboot cleanly and return as soon as SSH answers again."""
         before = self.run(["cat", BOOT_ID]).stdout.strip()
         self.run("sudo systemctl reboot", check=False)
         self.ssh.close()
@@ -54,13 +54,13 @@ class VirtualMachine:
         host.wait_until(lambda: host.succeeds(another), BOOT_TIMEOUT, f"{self.name}: reboot")
 
     def lose_power(self) -> None:
-        """End the machine in the middle of whatever it is doing."""
+        """Cut the machine's power, whatever it is doing."""
         self._power.cut()
         self.ssh.close()
         self._power.wait_off(timeout=30)
 
     def _wait_for_host_keys(self, deadline: float) -> list[str]:
-        """Read the console until the host keys are on it, which is when cloud-init ends."""
+        """Read the console until it shows the host keys, at the end of cloud-init."""
         while not (found := HOST_KEYS.search(self._console())):
             if self._power.is_off() or time.monotonic() > deadline:
                 raise LabError(f"{self.name} didn't boot; its console ends with: "
@@ -73,6 +73,6 @@ class VirtualMachine:
         return console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
 
     def _pin_host_keys(self, keys: Sequence[str]) -> None:
-        """Let SSH know the machine, so that it never trusts at first sight."""
+        """Pin the machine's host keys, so that SSH never trusts one on first contact."""
         with self._keys.known_hosts.open("a", encoding="ascii") as known:
             known.writelines(" ".join([self.address, *key.split()[:2]]) + "\n" for key in keys)

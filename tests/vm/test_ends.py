@@ -1,4 +1,4 @@
-"""However the tests end, nothing stays of the virtual machine."""
+"""However the tests end, nothing of the virtual machine is left behind."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from stack.settings import ROOT
+from stack.inventory.settings import ROOT
 from tests.lab import host
 from tests.lab.test_lab import leftovers
 from tests.vm.lab import VirtualLab
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
-# Holds a lab, says where it is, and boots a machine.
+# Holds a lab, prints its directory, and boots a machine.
 CHILD = """
 from tests.lab.seed import default_user_data
 from tests.vm.lab import VirtualLab
@@ -28,7 +28,7 @@ with VirtualLab() as lab:
 
 
 def start_child() -> tuple[subprocess.Popen[str], Path]:
-    """Start a process that holds a lab; return when its machine is booting."""
+    """Start a process that holds a lab; return when its machine boots."""
     child = subprocess.Popen([sys.executable, "-c", CHILD], cwd=ROOT, text=True,
                              stdout=subprocess.PIPE)
     assert child.stdout is not None
@@ -55,7 +55,7 @@ def test_a_signal_leaves_nothing_behind(lab: VirtualLab, number: signal.Signals)
     assert leftovers(directory) == set()
 
 
-def test_a_killed_run_takes_its_machine_along_and_the_next_one_removes_the_rest(
+def test_a_killed_runs_machine_ends_and_the_next_run_removes_the_rest(
         lab: VirtualLab) -> None:
     child, directory = start_child()
 
@@ -64,6 +64,6 @@ def test_a_killed_run_takes_its_machine_along_and_the_next_one_removes_the_rest(
 
     host.wait_until(lambda: "processes" not in leftovers(directory), 10, "its end")
     with VirtualLab():
-        # Its number may be in use again by now, but its machine is gone.
+        # Another lab may already use its number, but its machine is gone.
         assert not (directory / "vm1").exists()
     assert leftovers(directory) == set()

@@ -7,18 +7,18 @@ from functools import partial
 
 import pytest
 
-from stack.settings import ROOT
-from stack.version import read_base
+from stack.images.version import read_base
+from stack.inventory.settings import ROOT
 from tests.e2e.ports import answering
 from tests.e2e.site import Page, Site, changes
 from tests.vm.machine import VirtualMachine
 
-# Booting and the first deploy count for the first test that needs them.
+# The first test's time includes booting and the first deploy.
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
 SYSCTL = "/etc/sysctl.d/60-tally.conf"
 PUBLIC = {"tcp/22", "tcp/80", "tcp/443"}
-# What else a node listens on, and what its containers do.
+# The other ports on which a node and its containers listen.
 CLOSED = {"tcp/2375", "tcp/2377", "tcp/5000", "tcp/5432", "tcp/7946", "tcp/8000", "udp/4789",
           "udp/7946"}
 RUNNING = "docker stack ps tally --quiet --no-trunc --filter desired-state=running"
@@ -34,7 +34,7 @@ def test_the_kernel_is_debians_own_and_has_ipvs(vm: VirtualMachine) -> None:
     assert vm.run("cat /proc/net/ip_vs").stdout.startswith("IP Virtual Server version")
 
 
-def test_cloud_init_left_nothing_failed_and_every_kernel_setting_in_force(
+def test_cloud_init_left_no_failure_and_every_kernel_setting_applies(
         vm: VirtualMachine) -> None:
     wanted = [line for line in vm.run(["cat", SYSCTL]).stdout.splitlines()
               if not line.startswith("#")]
@@ -62,7 +62,7 @@ def test_the_version_is_the_clones(site: Site) -> None:
         "version": f"{read_base(ROOT / 'version.txt')}+{commits}", "commit": commit}
 
 
-def test_the_firewall_lets_in_ssh_and_the_web_alone(site: Site, vm: VirtualMachine) -> None:
+def test_the_firewall_opens_only_ssh_and_the_web(site: Site, vm: VirtualMachine) -> None:
     assert answering(vm.address, PUBLIC | CLOSED, patience=5) == PUBLIC
 
 
@@ -81,7 +81,7 @@ def test_a_second_run_changes_nothing(site: Site, vm: VirtualMachine) -> None:
     assert sorted(vm.run(RUNNING).stdout.split()) == sorted(before.split())
 
 
-def test_a_reboot_brings_the_site_back(
+def test_the_site_is_back_after_a_reboot(
         site: Site, vm: VirtualMachine, take: partial[str]) -> None:
     address = take()
     before = site.visit(address)

@@ -1,6 +1,6 @@
 -- The roles and their passwords, as the secrets say: run at every start, so
 -- that changing a secret changes the password.
--- A failing statement must not bring a password into the log.
+-- A failing statement must not write a password to the log.
 SET log_min_error_statement = panic;
 \set owner_password `cat /run/secrets/owner-password`
 \set app_password `cat /run/secrets/app-password`

@@ -1,0 +1,1 @@
+"""How do plain machines become one Swarm that is ready for a deploy?"""

@@ -1,0 +1,1 @@
+"""One Docker Engine: how is it asked, and what does it answer?"""

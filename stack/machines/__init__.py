@@ -1,0 +1,1 @@
+"""One machine: how is it reached, what is it, and what does it have?"""

@@ -1,0 +1,1 @@
+"""How does a checkout become a proven release, or leave the previous release running?"""

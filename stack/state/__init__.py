@@ -1,0 +1,1 @@
+"""What does the Swarm remember: the lock, releases, failed changes and the schema?"""

@@ -1,0 +1,1 @@
+"""One Swarm: which nodes, services and tasks does it have, and in what state?"""

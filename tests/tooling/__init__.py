@@ -1,0 +1,1 @@
+"""The tools that run the tests: rings, their groups and the lab's command, with tests."""
