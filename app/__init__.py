@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import database, errors, headers, health, logs, metrics, observe, schema, views
+from app import database, errors, headers, health, logs, metrics, observe, schema, views, workers
 from app.config import read_settings
 
 
@@ -16,8 +16,8 @@ def create_app(
     """Build the application from environment variables, by default those of the process.
 
     A missing or invalid setting raises ConfigError, which ends the process with a
-    one-line message. No connection to a configured database is opened, so a server
-    may fork its workers before or after this call.
+    one-line message. No connection to a configured database is opened here, so a server
+    may fork its workers before or after this call. A worker of uWSGI connects when it starts.
     """
     app = Flask(__name__, instance_path=instance_path)
     settings = read_settings(os.environ if environ is None else environ, app.instance_path)
@@ -35,6 +35,7 @@ def create_app(
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     views.compile_templates(app)
+    workers.register(app)
     if app.config["DATABASE_IS_DEFAULT"]:
         schema.upgrade(app)
     return app

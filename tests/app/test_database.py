@@ -19,7 +19,8 @@ from app import create_app
 from app.database import product, transact
 from app.models import db
 from tests.app.conftest import MARIADB, POSTGRESQL, migrated
-from tests.support.services import PASSWORD, VISITOR_KEY, Database, Postgres, free_port
+from tests.support.ports import free_port
+from tests.support.services import PASSWORD, VISITOR_KEY, Database, Postgres
 
 VISITOR = {"X-Forwarded-For": "192.0.2.1"}
 UNAVAILABLE = "The counter cannot reach its database right now"

@@ -22,8 +22,8 @@ from app.database_options import server_parameters
 from app.database_url import parse
 from app.models import db
 from tests.app.test_migrations import flask_db
-from tests.support.services import (
-    VISITOR_KEY, Database, MariaDB, Postgres, ServiceError, free_port, uwsgi)
+from tests.support.ports import free_port
+from tests.support.services import VISITOR_KEY, Database, MariaDB, Postgres, ServiceError, uwsgi
 
 
 def environ(url: str) -> dict[str, str]:

@@ -10,7 +10,8 @@ from app import create_app
 from app.models import db
 from app.schema import Schema
 from tests.app.conftest import migrated, owning
-from tests.support.services import VISITOR_KEY, Database, free_port
+from tests.support.ports import free_port
+from tests.support.services import VISITOR_KEY, Database
 
 
 def set_revision(app: Flask, revision: str) -> None:

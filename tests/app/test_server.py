@@ -158,6 +158,47 @@ def test_the_visitor_without_a_proxy_is_the_connections_address(server: Producti
     assert (second, third) == (first + 1, first + 2)
 
 
+def test_each_worker_is_connected_before_its_first_request(
+        postgres_server: Postgres, postgres_database: Database, tmp_path: Path) -> None:
+    database = migrated(postgres_database)
+    with production(tmp_path, database.environ(database.user)) as server:
+        workers = len(server.workers())
+        assert workers > 1
+        wait_until(lambda: sessions(postgres_server, database) == workers,
+                   "each worker is connected")
+
+
+def sessions(server: Postgres, database: Database) -> int:
+    """Return how many connections the application has to its database."""
+    with server.connect() as session:
+        found = session.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name = 'tally'",
+            [database.url.rpartition("/")[2]]).fetchall()
+    ((count,),) = found
+    assert isinstance(count, int)
+    return count
+
+
+def test_workers_start_while_the_database_refuses_them(
+        postgres_server: Postgres, postgres_database: Database, tmp_path: Path) -> None:
+    database = migrated(postgres_database)
+    name = database.url.rpartition("/")[2]
+    log = tmp_path / "log"
+
+    def let_in() -> None:
+        wait_until(lambda: log.exists() and "no connection yet" in log.read_text(),
+                   "a worker is refused")
+        postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+    with ThreadPoolExecutor(1) as pool:
+        postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        pool.submit(let_in)
+        with production(tmp_path, database.environ(database.user)) as server:
+            assert visits(server.ask(get(b"/"))) == 1
+            assert server.log.count("no connection yet") == len(server.workers())
+
+
 @contextmanager
 def visit_held(server: Production, postgres_server: Postgres, database: Database
                ) -> Iterator[Future[bytes]]:

@@ -12,7 +12,8 @@ from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.support.services import ROOT, Server, directory_of, free_port, running
+from tests.support.ports import free_port
+from tests.support.services import ROOT, Server, directory_of, running
 from tests.support.serving import serving
 
 IMAGES = ROOT / "stack/images"

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.services import ROOT, START_SECONDS, ServiceError, free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.services import ROOT, START_SECONDS, ServiceError, wait_until
 
 IMAGE_FILES = ROOT / "stack/images/app"
 # HAProxy has a listener of its own for the container's health check, which asks 127.0.0.1.

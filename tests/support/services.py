@@ -19,6 +19,8 @@ import psycopg
 import pymysql
 import requests
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
 # Every character with a special meaning in a URL, in a format string or to Alembic.
@@ -109,13 +111,6 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = START_SECON
         if time.monotonic() > deadline:
             raise ServiceError(f"not within {seconds} s: {what}")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """Return an unused port of the loopback interface."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager

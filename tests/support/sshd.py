@@ -21,6 +21,7 @@ from stack.inventory import Host, Ssh
 from stack.machines.host_keys import Pinned
 from stack.machines.ssh import RemoteMachine
 from tests.support.executables import executable, require_pinned
+from tests.support.ports import free_port
 
 # An ID that this machine's users are unlikely to have.
 DEPLOY = 64321
@@ -205,13 +206,6 @@ def keypair(path: Path, passphrase: str = "") -> Path:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "", "-f", path],
                    check=True)
     return path
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def listens(port: int) -> bool:

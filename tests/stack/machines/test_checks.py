@@ -15,6 +15,7 @@ from stack.machines import checks
 from stack.machines.checks import GIB
 from stack.machines.local import LocalMachine
 from tests.stack.conftest import AddCommand
+from tests.support import ports
 from tests.support.executables import answering, borrow
 from tests.support.failing import error_of
 
@@ -30,8 +31,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return ports.free_port()
 
 
 def refusal(port: int, choice: str) -> str:

@@ -15,6 +15,7 @@ from stack.machines.machine import CommandFailed
 from tests.stack.conftest import AddCommand
 from tests.support.executables import answering
 from tests.support.failing import error_of
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.unit
 
@@ -43,9 +44,7 @@ def test_a_listener_is_found_with_its_process(machine: LocalMachine, listening: 
 
 
 def test_a_free_port_has_no_listener(machine: LocalMachine) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        port = opened.getsockname()[1]
-    assert port not in {listener.port for listener in facts.listeners(machine)}
+    assert free_port() not in {listener.port for listener in facts.listeners(machine)}
 
 
 def test_a_connection_is_not_a_listener(machine: LocalMachine) -> None:

@@ -25,7 +25,8 @@ from stack.machines.host_keys import Pinned
 from stack.machines.machine import CommandFailed, Completed
 from stack.machines.ssh import Gone, RemoteMachine
 from tests.support.failing import error_of
-from tests.support.sshd import Sshd, away_from_home, free_port, keypair, prepared, running
+from tests.support.ports import free_port
+from tests.support.sshd import Sshd, away_from_home, keypair, prepared, running
 
 pytestmark = pytest.mark.service
 

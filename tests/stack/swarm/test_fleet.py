@@ -17,7 +17,8 @@ from stack.swarm import fleet
 from stack.swarm.fleet import AnyManager, Fleet, Member, builders, connect, holder
 from tests.support.engine_api import FakeEngine, listening
 from tests.support.failing import error_of
-from tests.support.sshd import Sshd, away_from_home, free_port, running
+from tests.support.ports import free_port
+from tests.support.sshd import Sshd, away_from_home, running
 
 pytestmark = pytest.mark.service
 
