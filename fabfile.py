@@ -100,7 +100,7 @@ def destroy(context: Connection, data: bool = False, yes: bool = False) -> None:
 
 @task(name="all", default=True)
 def test_all(context: Connection) -> None:
-    """Run every ring of tests; CI runs just this."""
+    """Run every ring of tests, as CI does."""
     rings.run(*rings.EVERY)
 
 

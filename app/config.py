@@ -2,7 +2,9 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 from urllib.parse import urlsplit
@@ -141,9 +143,12 @@ def development_key(instance: Path) -> str:
     path = instance / "visitor.key"
     instance.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        # Complete before it has its name, which only one of several processes can give it.
+        with tempfile.NamedTemporaryFile("w", dir=instance, encoding="utf-8") as file:
             file.write(secrets.token_hex(32))
+            file.flush()
+            with suppress(FileExistsError):
+                os.link(file.name, path)
     return path.read_text(encoding="utf-8")
 
 

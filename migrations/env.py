@@ -105,14 +105,21 @@ def only_one(lock_connection: Connection, patience: int) -> Iterator[None]:
 
 
 def migrate(connection: Connection, patience: int) -> None:
-    """Run the command's migrations, each in a transaction; retry after a lock timeout."""
+    """Run the command's migrations, each in a transaction; retry after a lock timeout.
+
+    Each migration may wait for `patience` seconds.
+    """
     deadline = time.monotonic() + patience
+    applied: list[str] = []
     while True:
+        before = len(applied)
         try:
-            return run(connection)
+            return run(connection, applied)
         except DBAPIError as error:
             if not timed_out_on_lock(error):
                 raise
+            if len(applied) > before:
+                deadline = time.monotonic() + patience
             if time.monotonic() >= deadline:
                 raise MigrationError(
                     f"migration failed: a table was still locked after {patience} s: {cause(error)}"
@@ -127,9 +134,11 @@ def timed_out_on_lock(error: DBAPIError) -> bool:
     return not driver_codes(error).isdisjoint(LOCK_TIMEOUT_CODES)
 
 
-def run(connection: Connection) -> None:
-    """Configure Alembic for this connection and run the command's migrations."""
-    applied: list[str] = []
+def run(connection: Connection, applied: list[str]) -> None:
+    """Configure Alembic for this connection and run the command's migrations.
+
+    Appends each revision to `applied`.
+    """
 
     # Any: Alembic's type of a step lacks the revision's docstring.
     def report_step(

@@ -135,7 +135,7 @@ def ensure_roles(machines: Fleet, engine: Engine) -> Engine:
     ids = node_ids(machines)
     nodes.wait_ready(engine, ids.values())
     with step("roles") as current:
-        # Promotions first: a majority has to be left at any time.
+        # Promotions first: a majority must remain at any time.
         changed = [f"{member.name} is now a manager" for member in machines.managers
                    if nodes.promote(engine, ids[member])]
         engine = machines.managers[0].engine

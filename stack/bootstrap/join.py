@@ -21,7 +21,7 @@ def complaints(parts: Parts) -> list[OperatorError]:
     errors: list[OperatorError] = []
     for member, part in parts.items():
         if part.state == "locked" or part.state == "active" and part.manager and part.error:
-            errors.append(Refused(f"the Swarm of {member.name} is in trouble "
+            errors.append(Refused(f"the Swarm on {member.name} reports an error "
                                   f"({part.error or part.state})", "run docker info on it"))
         elif len(parts) > 1 and part.address == LOOPBACK:
             # Raft keeps the first address of a manager for good.

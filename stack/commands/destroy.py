@@ -27,7 +27,7 @@ def destroy(data: bool, yes: bool) -> None:
     target = Target.reach("./fab destroy")
     what = "the stack AND ALL ITS DATA" if data else "the stack (its data stays)"
     if not yes and not console.confirm(f"Remove {what}?"):
-        raise Refused("nothing was removed", "answer y, or say --yes")
+        raise Refused("nothing was removed", "confirm with y, or pass --yes")
     with lock.hold(target.engine):
         with step("services") as current:
             if remove_stack(target):
@@ -56,15 +56,16 @@ def remove_stack(target: Target, timeout: float = 150) -> bool:
     """Remove the stack and wait until its last container has gone, on every machine."""
     machines = [member.machine for member in target.fleet.members]
     migrate.remove_all(target.engine, *machines)
-    if not services(target.engine):
-        return False
-    done = target.cli.stack("rm", STACK)
-    if not done.ok:
-        raise OperatorError(f"docker stack rm: {done.last_line}", "./fab destroy")
 
     def gone() -> bool:
         return not target.engine.networks.list(OF_STACK) and not any(
             docker_command.must(machine, *CONTAINERS) for machine in machines)
+    # Networks and containers may be left of a command that was broken off.
+    if not services(target.engine) and gone():
+        return False
+    done = target.cli.stack("rm", STACK)
+    if not done.ok:
+        raise OperatorError(f"docker stack rm: {done.last_line}", "./fab destroy")
     if not waiting.until(gone, timeout):
         raise OperatorError(f"the stack's containers or networks are still there after "
                             f"{timeout:.0f} s", "docker ps --all, then ./fab destroy")

@@ -25,6 +25,6 @@ def release(yes: bool) -> None:
         return
     if not yes and not console.confirm(
             f"Take the lock from {found.who}, who has held it since {found.began}?"):
-        raise Refused("nothing was changed", "answer y, or say --yes")
+        raise Refused("nothing was changed", "confirm with y, or pass --yes")
     lock.free(target.engine, found)
     console.say(f"released the lock of {found.who}, held since {found.began}")

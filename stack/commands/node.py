@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from stack import console, waiting
+from stack import console, progress, waiting
 from stack.bootstrap import firewall
 from stack.commands.one_line import in_one_line
 from stack.engine.connection import NoAnswer
@@ -119,7 +119,7 @@ def require_majority(all_nodes: Sequence[Node], leaving: Node) -> None:
     reachable = staying.count("reachable")
     if reachable <= len(staying) / 2:
         raise Refused(f"only {reachable} of the other {len(staying)} managers can be reached, and "
-                      "a majority has to be left", "bring them back first, or add managers")
+                      "a majority must remain", "bring them back first, or add managers")
 
 
 def look_elsewhere(target: Target, member: Member | None) -> None:
@@ -230,7 +230,7 @@ def leave(target: Target, node: Node, member: Member | None) -> None:
                 if member.membership().member:
                     docker_command.must(member.machine, "swarm", "leave", "--force")
             except (Gone, NoAnswer) as error:
-                console.say(f"  note           {error.cause}; it still believes that it is a node")
+                progress.note(f"{error.cause}; it still believes that it is a node")
         if not waiting.until(lambda: nodes.inspect(target.engine, node.id).state != "ready", LEFT):
             raise OperatorError("the node is still listed, though it has left",
                                 f"docker node rm --force {node.id}")

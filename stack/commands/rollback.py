@@ -2,7 +2,7 @@
 
 import time
 
-from stack import console
+from stack import console, progress
 from stack.commands import report
 from stack.commands.one_line import in_one_line
 from stack.errors import Refused
@@ -36,8 +36,8 @@ def _rollback(to: str) -> None:
         ahead = schema_compatibility.check_rollback(earlier, schema.possible(target.engine))
         console.heading(f"Roll back to {earlier.version}")
         if ahead:
-            console.say(f"  note           the schema stays at {ahead[-1].id}, ahead of it by "
-                        f"{len(ahead)}; no migration is marked as breaking older code")
+            progress.note(f"the schema stays at {ahead[-1].id}, ahead of it by {len(ahead)}; "
+                          "no migration is marked as breaking older code")
         # However many tasks there were then: today's visitors need today's.
         replicas = history[0].stack.replicas
         bring_in(target, earlier.stack.with_replicas(replicas), earlier, history[0], began, held)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 import yaml
 
 from stack.errors import Refused
+
+LARGEST = 1024 * 1024  # bytes of a file that people write
+# A user and a password, as in a URL.
+CREDENTIALS = re.compile(r"[^/@\s]+:[^@\s]*@")
 
 
 class Invalid(Refused):
@@ -33,7 +38,7 @@ class Loader(yaml.BaseLoader):
         known: list[Any] = []
         for key, _ in composed.value:
             if key.value in known:
-                raise yaml.MarkedYAMLError(problem=f"the key {shown(key.value)} is there twice",
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {shown(key.value)}",
                                            problem_mark=key.start_mark)
             known.append(key.value)
         return composed
@@ -42,9 +47,9 @@ class Loader(yaml.BaseLoader):
 def parse(path: Path) -> Any:
     """Return a file's content; raises Refused with the line that isn't YAML."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"{path.name} can't be read", str(error)) from error
+        return yaml.load(text_of(path), Loader)
+    except RecursionError:
+        raise Refused(f"{path.name}: it is nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Refused(f"{path.name}, line {line}: {error.problem}") from error
@@ -75,10 +80,27 @@ class Place:
         self.wrong(f"should be {rule}, not {shown(self.value) if self.value else 'nothing'}")
 
 
+def text_of(path: Path) -> str:
+    """Return a small text file's content; raises Refused for anything else."""
+    try:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            # A pipe may never end.
+            raise Refused(f"{path} isn't a regular file")
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise Refused(f"{path.name} is larger than {LARGEST // 1024} kB")
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{path.name} can't be read", str(error)) from error
+
+
 def shown(value: Any) -> str:
-    """Quote a value so that it stays within a line, whatever it holds."""
+    """Quote a value so that it stays within a line, whatever it holds, and hide a password."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    return json.dumps(value if len(value) <= 60 else f"{value[:60]}...")
+    open_value = CREDENTIALS.sub("***@", value)
+    return json.dumps(open_value if len(open_value) <= 60 else f"{open_value[:60]}...")

@@ -141,7 +141,8 @@ def _read_nodes(place: Place) -> tuple[Host, ...] | None:
 SWITCH = one_of(("true", "false"))
 TEXT = scalar(str, "text")
 PORT = number(1, 65535)
-PATH = scalar(parse_path, "a path that starts with / or ~/")
+PATH_RULE = "a path that starts with / or ~/"
+PATH = scalar(parse_path, PATH_RULE)
 KEYS: Mapping[type[Any], Mapping[str, Reader]] = {
     Inventory: {
         "name": text(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?",
@@ -164,8 +165,8 @@ KEYS: Mapping[type[Any], Mapping[str, Reader]] = {
         "address": scalar(parse_registry, "an address such as registry.example.org/team "
                                           "or 192.0.2.9:5000"),
         # HTTP's basic authentication ends it at a colon (RFC 7617).
-        "user": text(r"[!-9;-~]{1,255}", "a user name without spaces and colons"),
-        "password_file": PATH,
+        "user": text(r"[!-9;-~]{1,255}", "a user name without spaces and colons", secret=True),
+        "password_file": scalar(parse_path, PATH_RULE, secret=True),
         "ca": PATH,
     },
     Ports: {"http": PORT, "https": PORT},

@@ -16,7 +16,7 @@ def check_addresses(place: Place, nodes: Sequence[Mapping[str, Any]]) -> None:
             here = place.item(index).key(name)
             owner, there = owners.setdefault(str(node[name]).lower(), (index, here))
             if owner != index:
-                here.wrong(f"{shown(here.value)} is {there.path} already")
+                here.wrong(f"{shown(here.value)} is already used as {there.path}")
 
 
 def check_managers(place: Place, nodes: Sequence[Mapping[str, Any]]) -> None:
@@ -26,9 +26,9 @@ def check_managers(place: Place, nodes: Sequence[Mapping[str, Any]]) -> None:
         return
     why = "every change waits for a majority of them"
     if not count:
-        why = "a Swarm is run by them"
+        why = "a Swarm needs at least one"
     elif count % 2 == 0:
-        why = f"a majority has to be left, so {count} survive no more losses than {count - 1}"
+        why = f"{count} managers tolerate no more failures than {count - 1}"
     place.wrong(f"should have 1, 3 or 5 managers, not {count}: {why}")
 
 

@@ -26,25 +26,31 @@ LONGEST_IMAGE = LONGEST_NAME + len(":") + 128 + len("@sha256:") + 64
 LONGEST_REGISTRY = 200  # leaves room for what is put into it
 
 
-def scalar(parse: Callable[[str], Any], rule: str) -> Reader:
-    """Return a reader of one scalar; `parse` raises ValueError where the rule is broken."""
+def scalar(parse: Callable[[str], Any], rule: str, *, secret: bool = False) -> Reader:
+    """Return a reader of one scalar; `parse` raises ValueError where the rule is broken.
+
+    A `secret` one is never shown: somebody may have written a password into it.
+    """
     def read(place: Place) -> Any:
         try:
             if isinstance(place.value, str):
                 return parse(place.value)
         except ValueError:
             pass
-        place.wrong_value(rule)
+        if secret and place.value:
+            place.wrong(f"should be {rule}")
+        else:
+            place.wrong_value(rule)
         return None
     return read
 
 
-def text(pattern: str, rule: str) -> Reader:
+def text(pattern: str, rule: str, *, secret: bool = False) -> Reader:
     def parse(given: str) -> str:
         if not re.fullmatch(pattern, given):
             raise ValueError(given)
         return given
-    return scalar(parse, rule)
+    return scalar(parse, rule, secret=secret)
 
 
 def one_of(choices: Sequence[str]) -> Reader:
@@ -66,7 +72,8 @@ def parse_host(given: str) -> str:
     except ValueError:
         # Only digits and dots: an address with a mistake in it, not a name.
         if re.fullmatch(r"[0-9.]+", given) \
-                or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", given):
+                or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", given) \
+                or not all(1 <= len(label) <= 63 for label in given.split(".")):
             raise
         return given
 

@@ -1,5 +1,6 @@
 """What an operator may choose: the environment first, then .env, the inventory, a default."""
 
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from dotenv.parser import Binding, parse_stream
 
 from stack.errors import Refused
 from stack.inventory import MOST_REPLICAS, Inventory, Ports, Registry, Replicas, chosen
+from stack.inventory.document import text_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DOTENV = ROOT / ".env"
@@ -111,7 +113,12 @@ def _read(dotenv: Path) -> dict[str, str]:
                           "see .env.example")
         if line.key is None:
             continue
-        if line.value is None or line.key not in KNOWN and not line.key.startswith("COMPOSE_"):
+        known = line.key in KNOWN or line.key.startswith("COMPOSE_")
+        if line.value is None and not known:
+            # It may be a password.
+            raise Refused(f"{dotenv.name}, line {line.original.line}: it isn't NAME=value",
+                          "see .env.example")
+        if line.value is None or not known:
             raise Refused(f"{dotenv.name}: {line.key!r} isn't a setting", "see .env.example")
         values[line.key] = line.value
     return values
@@ -119,12 +126,11 @@ def _read(dotenv: Path) -> dict[str, str]:
 
 def _lines(dotenv: Path) -> list[Binding]:
     try:
-        with dotenv.open(encoding="utf-8") as file:
-            return list(parse_stream(file))
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"{dotenv.name} can't be read", str(error)) from error
+        return list(parse_stream(io.StringIO(text_of(dotenv))))
+    except Refused as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
 
 
 def _number(given: Mapping[str, str], name: str, least: int, most: int) -> int | None:

@@ -65,7 +65,7 @@ def room(machine: Machine, folder: str) -> Room:
     text = machine.must(["sh", "-c", ROOM, "room", folder])
     found = re.search(r"^MemTotal:\s+(\d+) kB$", text, re.MULTILINE)
     if not found:
-        raise Refused("/proc/meminfo names no MemTotal")
+        raise Refused("/proc/meminfo has no MemTotal line")
     return Room(int(found[1]) * 1024, int(text.split()[-1]))
 
 

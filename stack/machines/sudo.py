@@ -11,9 +11,9 @@ from stack.errors import Refused
 from stack.inventory.settings import NAMES
 
 # What sudo would drop and the command still needs: choices, and proxies.
-KEPT = frozenset(NAMES) | {
-    "CI", "CI_JOB_URL", "NO_COLOR", "TERM",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+CHOICES = frozenset(NAMES) | {"CI", "CI_JOB_URL", "NO_COLOR", "TERM"}
+PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+                     "http_proxy", "https_proxy", "no_proxy"})
 
 
 def require_root(why: str) -> None:
@@ -37,10 +37,13 @@ def require_root(why: str) -> None:
 def under_sudo(argv: list[str], environ: Mapping[str, str]) -> list[str]:
     """Return the command that runs this program again as root.
 
-    Root compiles nothing into the checkout, so its owner can still remove it.
+    Root compiles nothing into the checkout, so its owner can still remove it. A proxy's URL may
+    contain a password, and all users see command lines: sudo gets only its variable's name.
     """
-    kept = [f"{name}={value}" for name, value in sorted(environ.items()) if name in KEPT]
-    return ["sudo", "env", *kept, "PYTHONDONTWRITEBYTECODE=1", sys.executable, *argv]
+    proxies = sorted(PROXIES & environ.keys())
+    preserved = [f"--preserve-env={','.join(proxies)}"] if proxies else []
+    chosen = [f"{name}={value}" for name, value in sorted(environ.items()) if name in CHOICES]
+    return ["sudo", *preserved, "env", *chosen, "PYTHONDONTWRITEBYTECODE=1", sys.executable, *argv]
 
 
 def _sudo_is_silent() -> bool:

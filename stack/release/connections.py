@@ -12,7 +12,7 @@ SERVER = f"stack/images/{DATABASE}/postgresql.conf"
 TASK = "stack/images/app/uwsgi.ini"
 # PostgreSQL's own defaults (postgresql.org/docs/17/runtime-config-connection.html).
 DEFAULTS = {"max_connections": 100, "superuser_reserved_connections": 3, "reserved_connections": 0}
-# For the migration, or for a person who looks at the database.
+# For a person who looks at the database. A migration has two, but runs before the update's tasks.
 SPARE = 1
 
 
@@ -31,8 +31,7 @@ def check(stack: Stack, files: Path, chosen: Inventory | None) -> None:
         most = (there - SPARE) // each - extra
         raise Refused(
             f"{SCALABLE}: {stack.replicas} tasks are too many for the database: with {extra} more "
-            f"during an update, {each} connections each and {SPARE} to spare, they need {needed}, "
-            f"and it has {there}",
+            f"during an update they need {needed} connections, and it has {there}",
             f"run at most {most} tasks, with ./fab scale {SCALABLE}={most}, or APP_REPLICAS or "
             f"the inventory if that is set there; or raise max_connections in {SERVER}")
 

@@ -31,6 +31,9 @@ true
 REMOVAL_TIMEOUT = 60  # seconds
 # Seconds between polls of the job, and after a poll without an answer.
 POLL, SILENT_POLL = 0.1, 1.0
+# What the states of its task mean, where the word doesn't follow "the migration".
+ENDINGS = {"rejected": "was rejected by its node", "orphaned": "was lost with its node",
+           "remove": "was removed", "shutdown": "was stopped"}
 # Seconds before the log is streamed, and between reads: a job that changes nothing ends sooner.
 PATIENCE, LOG_POLL = 3.0, 1.0
 
@@ -55,7 +58,8 @@ def run(target: Target, stack: Stack, version: Version) -> str:
             remove_all(engine, machine)
     if state != "complete":
         log.print_new(most=40)
-        raise MigrationFailed(f"the migration {state} ({cause}); the running release is untouched",
+        raise MigrationFailed(f"the migration {ENDINGS.get(state, state)} ({cause}); "
+                              "the running release is untouched",
                               "fix the migration, then ./fab deploy")
     log.print_rest()
     return log.lines[-1] if log.lines else "done"

@@ -86,7 +86,7 @@ def migrate_schema(target: Target, wanted: Wanted, first: bool) -> None:
     except MigrationFailed:
         raise
     except OperatorError as error:
-        raise MigrationFailed(f"the Docker Engine failed during the migration ({error}); "
+        raise MigrationFailed(f"the migration was interrupted ({error}); "
                               "the running release is untouched", "./fab deploy") from error
 
 

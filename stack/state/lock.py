@@ -128,14 +128,16 @@ def hold(engine: Engine) -> Iterator[Lock]:
 
     A cancelled pipeline or a closed terminal frees it too.
     """
-    held = Lock(engine, _acquire(engine))
     # A signal ignored because of nohup stays ignored.
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)
               if signal.getsignal(number) is not signal.SIG_IGN}
     try:
-        yield held
+        held = Lock(engine, _acquire(engine))
+        try:
+            yield held
+        finally:
+            held.release()
     finally:
-        held.release()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -207,6 +207,31 @@ def test_an_upgrade_gives_up_on_a_lock_that_is_never_released(
     assert flask_db(environ, "current").stdout.startswith("0001")
 
 
+# Each statement that changes the schema takes its time.
+SLOW_CHANGES = """
+    CREATE FUNCTION take_time() RETURNS event_trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep(0.7); END $$;
+    CREATE EVENT TRIGGER take_time ON ddl_command_start EXECUTE FUNCTION take_time()
+"""
+
+
+@pytest.mark.service
+def test_the_time_of_earlier_migrations_doesnt_count_as_a_wait_for_a_lock(
+        postgres_server: Postgres, postgres_database: Database) -> None:
+    name = postgres_database.url.rpartition("/")[2]
+    environ = as_owner(postgres_database) | {"MIGRATION_LOCK_WAIT": "2"}
+    with postgres_server.connect(name) as superuser:
+        superuser.execute(SLOW_CHANGES)
+        with started(environ, "upgrade") as upgrade:
+            assert first_line(upgrade) == UPGRADED.splitlines()[0] + "\n"
+            with superuser.transaction():
+                superuser.execute("LOCK TABLE visitors IN SHARE MODE")
+                assert upgrade.stdout is not None
+                assert upgrade.stdout.readline().startswith("a table is locked")
+            rest = upgrade.communicate(timeout=60)[0]
+    assert (upgrade.returncode, rest) == (0, UPGRADED.splitlines()[1] + "\n")
+
+
 @pytest.mark.service
 def test_a_killed_upgrade_leaves_no_lock(
     postgres_server: Postgres, postgres_database: Database

@@ -14,6 +14,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from stack.bootstrap.install_docker import DAEMON_SETTINGS
 from stack.commands import cloud_init
 from tests.files.tree import installed, must_pass
 from tests.support.failing import error_of
@@ -169,6 +170,11 @@ def test_docker_rotates_logs_and_denies_new_privileges(
     assert settings["log-opts"] == {"max-size": "10m", "max-file": "3"}
     assert settings["no-new-privileges"] is True
     assert settings["default-ulimits"]["nofile"]["Name"] == "nofile"
+
+
+def test_docker_has_the_settings_that_bootstrap_gives_it(written: dict[str, str]) -> None:
+    settings = json.loads(written["/etc/docker/daemon.json"])
+    assert settings | DAEMON_SETTINGS == settings
 
 
 def test_there_are_no_peers_until_bootstrap_writes_them(written: dict[str, str]) -> None:

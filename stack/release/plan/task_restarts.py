@@ -67,8 +67,8 @@ def gap(service: Mapping[str, Any]) -> str:
     at_once = int(update.get("parallelism", 1))
     nodes = "one node at a time" if at_once else "all nodes at once"
     if _owns_ports(service):
-        return f"{nodes} refuses visitors for about a second" if at_once \
-            else f"{nodes} refuse visitors for about a second"
+        refusing = "each node in turn refuses" if at_once else "all nodes at once refuse"
+        return f"{refusing} connections for about a second"
     if deploy.get("mode") == "global":
         return f"{nodes}, old tasks stop first"
     replicas = int(deploy.get("replicas", 1))

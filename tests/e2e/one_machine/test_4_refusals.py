@@ -101,7 +101,7 @@ def test_a_task_or_service_that_does_not_exist(site: Site) -> None:
 
 
 def test_destroy_without_a_terminal_and_without_yes(site: Site) -> None:
-    assert refusal(site, "destroy --data") == "nothing was removed: answer y, or say --yes"
+    assert refusal(site, "destroy --data") == "nothing was removed: confirm with y, or pass --yes"
 
 
 def test_a_checkout_without_git(site: Site) -> None:

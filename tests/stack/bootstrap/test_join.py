@@ -59,8 +59,8 @@ def test_machines_that_belong_together_are_accepted(parts: dict[Member, Membersh
 def test_a_swarm_in_trouble_is_refused() -> None:
     assert lines(complaints({ONE: managing("192.0.2.1", error="no leader"),
                              TWO: Membership("locked")})) == [
-        "the Swarm of one is in trouble (no leader): run docker info on it",
-        "the Swarm of two is in trouble (locked): run docker info on it"]
+        "the Swarm on one reports an error (no leader): run docker info on it",
+        "the Swarm on two reports an error (locked): run docker info on it"]
 
 
 def test_a_member_at_another_address_than_the_inventorys_is_refused() -> None:

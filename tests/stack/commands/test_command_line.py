@@ -62,6 +62,12 @@ MISTYPED = [
     ("logs", "logs needs 'service': ./fab --help logs"),
     ("logs deploy logs", "logs needs 'service': ./fab --help logs"),
     ("deploy --probe-budget", "--probe-budget needs a value: ./fab --help deploy"),
+    ("-H root@192.0.2.1 deploy", "./fab has no option '-H': ./fab --help"),
+    ("--dry deploy", "./fab has no option '--dry': ./fab --help"),
+    ("--list --list-format=table",
+     "--list-format='table': it should be flat, nested or json"),
+    ("test", "test is a group of tasks: ./fab --list test"),
+    ("deploy --command=ls", "deploy takes no command after --: ./fab --list"),
     ("--list-depth", "--list-depth needs a value: ./fab --help"),
     ("--list-depth=deep deploy", "'deep' isn't a number: ./fab --help")]
 
@@ -159,3 +165,23 @@ def test_output_that_nobody_reads_is_no_error(line: str, unbuffered: str) -> Non
         os.close(writing)
     assert done.stderr == ""
     assert done.returncode in (0, 141)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("line", ["--list", "--version", "deplyo"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cant_be_written_is_one_line(line: str, unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, ROOT / "fabfile.py", line], stdout=full, stderr=subprocess.PIPE,
+            text=True, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.service
+def test_nobodys_own_configuration_of_fabric_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".fabric.yml").write_text("a: [")
+    done = subprocess.run(
+        [sys.executable, ROOT / "fabfile.py", "cloud-init", "--key=/nope"], capture_output=True,
+        text=True, env={**os.environ, "HOME": str(tmp_path), "FABRIC_PORT": "x"})
+    assert done.stderr == "/nope can't be read: No such file or directory\n"

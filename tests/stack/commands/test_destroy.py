@@ -65,7 +65,9 @@ def test_the_last_container_on_each_machine_is_waited_for(
 
 
 @pytest.mark.parametrize(("kinds", "containers"), [
-    ({"services": SERVICE}, 9), ({"services": SERVICE, "networks": NETWORK}, 0)])
+    ({"services": SERVICE}, 9), ({"services": SERVICE, "networks": NETWORK}, 0),
+    # What a removal that was broken off has left.
+    ({}, 9), ({"networks": NETWORK}, 0)])
 def test_a_removal_that_never_ends_is_an_error(
         add_command: AddCommand, tmp_path: Path, kinds: dict[str, Any], containers: int) -> None:
     add_docker(add_command, tmp_path, containers=containers)

@@ -97,10 +97,10 @@ def test_one_three_or_five_managers_are_accepted(tmp_path: Path, count: int) -> 
 
 
 @pytest.mark.parametrize(("count", "why"), [
-    (0, "a Swarm is run by them"),
-    (2, "a majority has to be left, so 2 survive no more losses than 1"),
-    (4, "a majority has to be left, so 4 survive no more losses than 3"),
-    (6, "a majority has to be left, so 6 survive no more losses than 5"),
+    (0, "a Swarm needs at least one"),
+    (2, "2 managers tolerate no more failures than 1"),
+    (4, "4 managers tolerate no more failures than 3"),
+    (6, "6 managers tolerate no more failures than 5"),
     (7, "every change waits for a majority of them"),
     (9, "every change waits for a majority of them"),
 ])
@@ -232,9 +232,9 @@ def test_a_nodes_mistake_names_the_node(
 
 
 @pytest.mark.parametrize(("changes", "mistake"), [
-    ({"host": "203.0.113.11"}, 'host: "203.0.113.11" is nodes[0].host already'),
-    ({"private": "10.0.0.11"}, 'private: "10.0.0.11" is nodes[0].private already'),
-    ({"host": "10.0.0.11"}, 'host: "10.0.0.11" is nodes[0].private already'),
+    ({"host": "203.0.113.11"}, 'host: "203.0.113.11" is already used as nodes[0].host'),
+    ({"private": "10.0.0.11"}, 'private: "10.0.0.11" is already used as nodes[0].private'),
+    ({"host": "10.0.0.11"}, 'host: "10.0.0.11" is already used as nodes[0].private'),
 ])
 def test_two_nodes_cant_share_an_address(
         tmp_path: Path, changes: dict[str, str], mistake: str) -> None:
@@ -250,7 +250,7 @@ def test_two_spellings_of_an_address_are_one(tmp_path: Path, first: str, second:
 
     shown = second.strip('"')
     owner = "nodes[0].host"
-    assert mistakes(tmp_path, text) == [f'nodes[1].host: "{shown}" is {owner} already']
+    assert mistakes(tmp_path, text) == [f'nodes[1].host: "{shown}" is already used as {owner}']
 
 
 def test_a_laptop_may_reach_a_node_at_its_private_address(tmp_path: Path) -> None:
@@ -313,9 +313,9 @@ def test_all_mistakes_in_a_file_are_reported_together(tmp_path: Path) -> None:
         "ssh.kee: unknown key; did you mean key?",
         f'{PORT}"0"',
         f'nodes[2].private: {PRIVATE}"10.0.0.300"',
-        'nodes[1].host: "203.0.113.11" is nodes[0].host already',
+        'nodes[1].host: "203.0.113.11" is already used as nodes[0].host',
         "nodes: should have 1, 3 or 5 managers, not 2: "
-        "a majority has to be left, so 2 survive no more losses than 1"]
+        "2 managers tolerate no more failures than 1"]
 
 
 def test_fabric_prints_a_line_for_each_mistake_and_ends_with_1(tmp_path: Path) -> None:
@@ -335,10 +335,10 @@ def test_fabric_prints_a_line_for_each_mistake_and_ends_with_1(tmp_path: Path) -
     ("name: [a\nnodes: b\n", "inventory.yml, line 2: expected ',' or ']', but got ':'"),
     ("name: a\n\tnodes: b\n", "inventory.yml, line 2: found character '\\t' that cannot start any "
                               "token"),
-    ("name: a\nname: b\n", 'inventory.yml, line 2: the key "name" is there twice'),
+    ("name: a\nname: b\n", 'inventory.yml, line 2: duplicate key "name"'),
     ("nodes:\n  - {role: worker,\n     role: manager}\n",
-     'inventory.yml, line 3: the key "role" is there twice'),
-    ('name: a\n"name": b\n', 'inventory.yml, line 2: the key "name" is there twice'),
+     'inventory.yml, line 3: duplicate key "role"'),
+    ('name: a\n"name": b\n', 'inventory.yml, line 2: duplicate key "name"'),
     ("? [a]\n: b\n", "inventory.yml, line 1: found unhashable key"),
     ("name: &a [*a]\n", "inventory.yml, line 1: found unconstructable recursive node"),
     ("name: a\n---\nname: b\n", "inventory.yml, line 2: but found another document"),
@@ -356,6 +356,16 @@ def test_a_file_that_cant_be_read_is_refused(tmp_path: Path) -> None:
         "inventory.yml can't be read: 'utf-8' codec can't decode byte 0xff")
     assert error_of(lambda: inventory.load(tmp_path)).startswith(
         f"{tmp_path.name} can't be read: [Errno 21] Is a directory")
+
+
+def test_yaml_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    assert error_of(lambda: load(tmp_path, "[" * 3000)) == "inventory.yml: it is nested too deeply"
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example.org"])
+def test_a_name_that_dns_cant_hold_is_refused(tmp_path: Path, host: str) -> None:
+    assert mistakes(tmp_path, swarm(node(11, host=host)))[0].startswith(
+        "nodes[0].host: should be an address or a host name, not ")
 
 
 def test_yaml_cant_run_anything(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings come from the environment, then .env, then the inventory, then the defaults."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ def test_an_empty_environment_variable_doesnt_hide_the_file(tmp_path: Path) -> N
     "CA_BUNDLE=/etc/ssl/ca.pem", "COMPOSE_PROJECT_NAME=tally"])
 def test_other_programs_variables_in_the_file_are_ignored(tmp_path: Path, line: str) -> None:
     assert load(tmp_path, f"{line}\nHTTP_PORT=8080\n") == Settings(http_port=8080)
+
+
+def test_a_line_that_may_be_a_password_is_not_shown(tmp_path: Path) -> None:
+    assert error(tmp_path, "HTTPS_PORT=8443\ns3cret\n") \
+        == ".env, line 2: it isn't NAME=value: see .env.example"
+
+
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".env")
+    assert error_of(lambda: Settings.load(environ={}, dotenv=tmp_path / ".env")) \
+        == f"{tmp_path}/.env isn't a regular file"
 
 
 @pytest.mark.parametrize(("line", "name"), [

@@ -77,7 +77,7 @@ def test_memory_is_the_kernels_total(machine: LocalMachine) -> None:
 def test_a_kernel_without_a_memory_total_is_refused(
         machine: LocalMachine, add_command: AddCommand) -> None:
     add_command("cat", *answering("MemFree: 12 kB"))
-    assert error_of(lambda: facts.room(machine, "/")) == "/proc/meminfo names no MemTotal"
+    assert error_of(lambda: facts.room(machine, "/")) == "/proc/meminfo has no MemTotal line"
 
 
 def test_memory_is_in_bytes(machine: LocalMachine, add_command: AddCommand) -> None:

@@ -71,11 +71,11 @@ def test_sudo_with_a_password_is_refused_without_a_terminal(tmp_path: Path) -> N
 def test_settings_and_proxies_pass_through_sudo() -> None:
     environ = {"HTTP_PORT": "8080", "USER_NAME": "Ada E.", "BUILD_NUMBER": "57", "CI": "true",
                "CI_JOB_URL": "https://gitlab.example.org/7",
-               "https_proxy": "http://192.0.2.1:3128"}
+               "https_proxy": "http://ada:secret@192.0.2.1:3128", "NO_PROXY": "192.0.2.0/24"}
     assert under_sudo(["/srv/fabfile.py", "bootstrap", "deploy"], environ) == [
-        "sudo", "env", "BUILD_NUMBER=57", "CI=true", "CI_JOB_URL=https://gitlab.example.org/7",
-        "HTTP_PORT=8080", "USER_NAME=Ada E.",
-        "https_proxy=http://192.0.2.1:3128", "PYTHONDONTWRITEBYTECODE=1",
+        "sudo", "--preserve-env=NO_PROXY,https_proxy", "env",
+        "BUILD_NUMBER=57", "CI=true", "CI_JOB_URL=https://gitlab.example.org/7",
+        "HTTP_PORT=8080", "USER_NAME=Ada E.", "PYTHONDONTWRITEBYTECODE=1",
         sys.executable, "/srv/fabfile.py", "bootstrap", "deploy"]
 
 

@@ -39,8 +39,8 @@ def test_the_checkouts_own_files_are_understood() -> None:
     assert connections.in_a_task(ROOT / connections.TASK) == 4
     connections.check(with_app(22), ROOT, None)
     assert error_of(lambda: connections.check(with_app(40), ROOT, OWN), Refused) == (
-        "app: 40 tasks are too many for the database: with 2 more during an update, "
-        "4 connections each and 1 to spare, they need 169, and it has 97: run at most 22 tasks, "
+        "app: 40 tasks are too many for the database: with 2 more during an update "
+        "they need 169 connections, and it has 97: run at most 22 tasks, "
         "with ./fab scale app=22, or APP_REPLICAS or the inventory if that is set there; or raise "
         "max_connections in stack/images/postgres/postgresql.conf")
 

@@ -13,7 +13,7 @@ from tests.stack.release.test_migrate import load
 pytestmark = pytest.mark.unit
 
 GAPS = {
-    "traefik": "one node at a time refuses visitors for about a second",
+    "traefik": "each node in turn refuses connections for about a second",
     "socket-proxy": "new tasks start first, no gap",
     "app": "new tasks start first, no gap",
     "postgres": "old tasks stop first, pages return 503 for a few seconds",
@@ -114,10 +114,10 @@ def test_undoing_a_manual_change_of_tasks_replaces_them(
     ({"ports": ["80:8000"], "deploy": {"replicas": 2}},
      "1 of 2 tasks at a time while the others serve, no gap"),
     ({"ports": [{"mode": "host", "target": 8000}], "deploy": {"replicas": 2}},
-     "one node at a time refuses visitors for about a second"),
+     "each node in turn refuses connections for about a second"),
     ({"ports": [{"mode": "host", "target": 8000}],
       "deploy": {"update_config": {"parallelism": 0, "order": "stop-first"}}},
-     "all nodes at once refuse visitors for about a second"),
+     "all nodes at once refuse connections for about a second"),
     ({"deploy": {"replicas": 1, "update_config": {"order": "start-first"}}},
      "new tasks start first, no gap"),
 ])
