@@ -12,14 +12,14 @@ FROM python AS builder
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev python3-pip python3-venv
 RUN python3 -m venv --without-pip /opt/venv
-COPY requirements.txt /tmp/
+COPY requirements.txt requirements.server.txt /tmp/
 # The build host's CA bundle lets pip through an inspecting proxy; as a secret
 # mount it never reaches a layer. Without it, pip uses its own.
 RUN --mount=type=secret,id=ca-bundle \
     if [ -s /run/secrets/ca-bundle ]; then export PIP_CERT=/run/secrets/ca-bundle; fi \
  && UWSGI_PROFILE_OVERRIDE='ssl=false;xml=false;pcre=false' \
     pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --require-hashes \
-        --requirement /tmp/requirements.txt \
+        --requirement /tmp/requirements.txt --requirement /tmp/requirements.server.txt \
  && strip /opt/venv/bin/uwsgi \
  # Compiling at each start would take most of its time; these files never change again.
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib

@@ -99,6 +99,22 @@ def test_nothing_is_locked_that_is_not_required(source: str) -> None:
     assert locked(source).keys() - needed(source) == set()
 
 
+def test_no_developers_package_was_compiled_here() -> None:
+    compiled = {}
+    for source in ("requirements.in", "requirements.server.in"):
+        wheels = {name: importlib.metadata.distribution(name).read_text("WHEEL")
+                  for name in locked(source) if is_installed(name)}
+        # Published wheels are for any platform or for many Linux systems, never just for linux.
+        compiled[source] = {name for name, wheel in wheels.items()
+                            if re.search("^Tag: .*-linux_", wheel or "", re.MULTILINE)}
+
+    assert compiled == {"requirements.in": set(), "requirements.server.in": {"uwsgi"}}
+
+
+def is_installed(name: str) -> bool:
+    return any(importlib.metadata.distributions(name=name))
+
+
 def test_a_package_has_the_same_version_in_every_lock_file() -> None:
     versions: dict[str, set[frozenset[str]]] = {}
     for source in SOURCES:

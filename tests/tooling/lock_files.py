@@ -10,8 +10,8 @@ from stack.inventory.settings import ROOT
 from stack.machines.local import LocalMachine
 
 # Files that constrain others come first.
-NAMES = ("requirements.fab", "requirements", "requirements.test", "bench/requirements",
-         "stack/images/traefik/requirements")
+NAMES = ("requirements.fab", "requirements", "requirements.server", "requirements.test",
+         "bench/requirements", "stack/images/traefik/requirements")
 # One file for every platform and each supported Python, without the package index's address.
 OPTIONS = ("--quiet", "--universal", "--python-version=3.11", "--generate-hashes",
            "--no-annotate", "--no-header", "--no-emit-index-url")

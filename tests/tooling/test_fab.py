@@ -32,7 +32,8 @@ from tests.support.executables import executable
 # These tests make real environments, which takes a while.
 pytestmark = pytest.mark.service
 
-LOCK_FILES = ("requirements.fab.txt", "requirements.txt", "requirements.test.txt")
+LOCK_FILES = ("requirements.fab.txt", "requirements.txt", "requirements.server.txt",
+              "requirements.test.txt")
 PREPARING = "fab: preparing .venv from requirements.fab.txt\n"
 PYTHON = f"python {sys.version_info.major}.{sys.version_info.minor}"
 # Prints how it was started, and exits with the number after "exit".
@@ -121,6 +122,7 @@ def fill(root: Path) -> Checkout:
     wheels = root / "wheels"
     lock(root, "requirements.fab.txt", wheel(wheels, "fabric", "1.0", __main__=FABRIC))
     lock(root, "requirements.txt", wheel(wheels, "flask", "1.0", __init__=""))
+    lock(root, "requirements.server.txt", wheel(wheels, "uwsgi", "1.0", __init__=""))
     lock(root, "requirements.test.txt", wheel(wheels, "pytest", "1.0", __init__=""))
     return Checkout(root)
 
@@ -407,6 +409,16 @@ def test_debians_package_is_installed_quietly(
         "env DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 install --yes "
         "--no-install-recommends python3-venv"]
     assert capsys.readouterr() == ("", "fab: installing python3-venv\n")
+
+
+def test_only_the_servers_lock_file_needs_a_compiler(
+        prepared: Checkout, no_commands: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fab = prepared.load()
+    fab.install(["requirements.txt"], [PYTHON])
+    assert has(prepared, "flask")
+    assert ends(lambda: fab.install(["requirements.txt", "requirements.server.txt"], [PYTHON]),
+                capsys) == ("fab: missing, under the names that your system gives them: "
+                            "gcc libc6-dev python3-dev")
 
 
 def test_a_user_without_sudo_is_told_what_root_should_run(

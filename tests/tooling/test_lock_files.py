@@ -36,9 +36,10 @@ def test_changed_files_are_reported(project: Path, capsys: pytest.CaptureFixture
     lock_files.renew(upgrade=False)
     lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
     assert lines == [["requirements.fab", "unchanged"], ["requirements", "changed"],
-                     ["requirements.test", "unchanged"], ["bench/requirements", "unchanged"],
+                     ["requirements.server", "unchanged"], ["requirements.test", "unchanged"],
+                     ["bench/requirements", "unchanged"],
                      ["stack/images/traefik/requirements", "unchanged"]]
-    assert len((project / "said").read_text().splitlines()) == 5
+    assert len((project / "said").read_text().splitlines()) == 6
 
 
 def test_the_first_failure_ends_it_with_uvs_error(
