@@ -7,10 +7,12 @@ from stack import commands
 from tests.tooling import lab, lock_files, rings
 
 
-@task(help={"accept-new-host-keys": "trust new machines without asking"})
-def bootstrap(context: Connection, accept_new_host_keys: bool = False) -> None:
+@task(help={"accept-new-host-keys": "trust new machines without asking",
+            "renew-base": "build the base image again, with today's security updates"})
+def bootstrap(context: Connection, accept_new_host_keys: bool = False,
+              renew_base: bool = False) -> None:
     """Make the machines ready: Docker, one Swarm, secrets, images."""
-    commands.bootstrap.bootstrap(accept_new_host_keys)
+    commands.bootstrap.bootstrap(accept_new_host_keys, renew_base)
 
 
 @task
@@ -40,10 +42,10 @@ def rollback(context: Connection, to: str = "", json: bool = False) -> None:
     commands.rollback.rollback(to, json)
 
 
-@task
-def status(context: Connection) -> None:
+@task(help={"json": "print a report for programs to stdout, and all else to stderr"})
+def status(context: Connection, json: bool = False) -> None:
     """Show the release, its services and their tasks; exit 1 unless all is well."""
-    commands.status.status()
+    commands.status.status(json)
 
 
 @task(help={"service": "app, postgres, traefik or socket-proxy",

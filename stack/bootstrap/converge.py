@@ -11,27 +11,31 @@ from stack.engine.engine import Engine
 from stack.errors import Refused, raise_all
 from stack.images import base, store
 from stack.inventory.settings import Settings
+from stack.machines.machine import Machine
 from stack.progress import Step, step
 from stack.state import lock, releases
 from stack.swarm import fleet, membership, nodes, secrets, volume
 from stack.swarm.fleet import Fleet, Member
 
 
-def converge(machines: Fleet, settings: Settings) -> None:
-    """Inspect first, then install, join and create what is missing; safe to run at any time."""
+def converge(machines: Fleet, settings: Settings, renew_base: bool = False) -> None:
+    """Inspect first, then install, join and create what is missing; safe to run at any time.
+
+    With `renew_base`, also build the base image again.
+    """
     looks = inspection.look(machines, settings)
     parts = {look.member: look.membership for look in looks}
     base = join.first_manager(parts)
     if base is None:
         engine = change(machines, looks, None)
         with lock.hold(engine):
-            prepare(machines, engine)
+            prepare(machines, engine, renew_base)
         return
     # A running deploy must not lose a node or a label.
     with lock.hold(base.engine):
         check_pinned(machines, base.engine)
         engine = change(machines, looks, base)
-        prepare(machines, engine)
+        prepare(machines, engine, renew_base)
 
 
 def change(machines: Fleet, looks: Sequence[Look], base: Member | None) -> Engine:
@@ -168,7 +172,17 @@ def check_pinned(machines: Fleet, engine: Engine) -> None:
                     f"volume is lost, start over: docker node update --label-rm {label} {node.id}")
 
 
-def prepare(machines: Fleet, engine: Engine) -> None:
+def ensure_base(engine: Engine, builder: Machine, current: Step, renew: bool) -> None:
+    """Make the base image on the machine that builds all images, or renew it there."""
+    if renew:
+        current.doing("building it from today's packages, a minute or so")
+        current.changed(base.renew_base(builder))
+    elif not engine.images.id(base.BASE):
+        current.doing("pulling or building it, a minute or so")
+        current.changed(base.make_base(engine, builder))
+
+
+def prepare(machines: Fleet, engine: Engine, renew_base: bool = False) -> None:
     """Make what a deploy expects of a Swarm: secrets, the base image, the volume, a registry."""
     builder = fleet.builders(machines)[0]
     with step("secrets") as current:
@@ -178,11 +192,8 @@ def prepare(machines: Fleet, engine: Engine) -> None:
         with step("docker group") as current:
             if changed := docker_group.align(machines.managers):
                 current.changed(changed)
-    own = builder.engine
     with step("base image") as current:
-        if not own.images.id(base.BASE):
-            current.doing("pulling or building it, a minute or so")
-            current.changed(base.make_base(own, builder.machine))
+        ensure_base(builder.engine, builder.machine, current, renew_base)
     with step("data volume") as current:
         # Once there was a release, an empty volume is a loss, not a beginning.
         holder = fleet.holder(machines, "postgres")

@@ -13,7 +13,7 @@ BOOTING = 15.0
 
 
 @in_one_line
-def bootstrap(accept_new_host_keys: bool = False) -> None:
+def bootstrap(accept_new_host_keys: bool = False, renew_base: bool = False) -> None:
     """Change whatever differs from what a deploy needs, and say what that was."""
     if inventory_path() is None:
         require_root("./fab bootstrap")
@@ -21,4 +21,4 @@ def bootstrap(accept_new_host_keys: bool = False) -> None:
     machines = fleet.reach(accept=accept_new_host_keys, patience=BOOTING)
     settings = Settings.load(machines.inventory)
     with machines.managers[0].machine.exclusively(LOCK):
-        converge(machines, settings)
+        converge(machines, settings, renew_base)

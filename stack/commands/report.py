@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from invoke.exceptions import Exit
@@ -15,11 +15,12 @@ BUG = "a bug, reported on stderr"
 
 
 @contextmanager
-def printed(command: str, wanted: bool) -> Iterator[None]:
+def printed(command: str, wanted: bool,
+            outcomes: Mapping[int, str] = OUTCOMES) -> Iterator[None]:
     """Print one JSON object to stdout when the command ends, however it does.
 
     Its keys: command, exit, outcome, cause (null if all went well), seconds, steps, and
-    whatever the command found: version, commit, previous, probe, restore_probe.
+    whatever the command found: version, commit, previous, probe, restore_probe; or serving, base.
     """
     if not wanted:
         yield
@@ -39,6 +40,6 @@ def printed(command: str, wanted: bool) -> Iterator[None]:
     finally:
         sys.stdout.write(json.dumps({
             "command": command, "exit": code,
-            "outcome": "bug" if cause == BUG else OUTCOMES.get(code, "interrupted"),
+            "outcome": "bug" if cause == BUG else outcomes.get(code, "interrupted"),
             "cause": cause, "seconds": round(time.monotonic() - began, 1),
             **console.FACTS, "steps": console.ENDED}) + "\n")

@@ -1,12 +1,16 @@
 """Show what runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from rich.table import Table
 
 from stack import console
+from stack.commands import report
 from stack.commands.one_line import in_one_line
 from stack.errors import OperatorError, Refused, raise_all
+from stack.images.base import OLD, SYSTEM, Base
 from stack.release import verdict
 from stack.release.target import Target
 from stack.state import lock, releases
@@ -17,6 +21,8 @@ from stack.swarm.services import Service, services
 
 NO_EDGE = "no edge"
 RUNNING = "running"
+# What the report of a status says of its exit code.
+OUTCOMES = {0: "all is well", 1: "not all is well"}
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,14 @@ class Row:
                    now.broken or (RUNNING if now.settled else "not settled"))
 
 
-@in_one_line
-def status() -> None:
+def status(as_json: bool = False) -> None:
     """Print the release, the nodes, the services and their tasks; exit 1 unless all is well."""
+    with report.printed("status", as_json, OUTCOMES):
+        _status()
+
+
+@in_one_line
+def _status() -> None:
     target = Target.reach("./fab status")
     history = releases.history(target.engine)
     running = {service.short_name: service for service in services(target.engine)}
@@ -51,6 +62,11 @@ def status() -> None:
     proven = history[0].version if history else "none proven yet"
     console.say(f"release  {proven}")
     console.say(f"serving  {', '.join(sorted(set(serving.values())))}")
+    base, now = Base.read(target.engine), datetime.now(UTC)
+    console.say(f"base     {describe(base, now)}")
+    console.fact("version", history[0].version if history else None)
+    console.fact("serving", serving)
+    console.fact("base", facts(base, now))
     console.say(f"lock     {lock.describe(lock.holder(target.engine))}")
     if not target.fleet.local:
         console.table(node_table(target))
@@ -65,6 +81,22 @@ def versions_served(target: Target, history: list[releases.Record]) -> dict[str,
         return {host: verdict.serving_version(host, port) for host in target.edges()}
     except Refused:
         return {NO_EDGE: "nothing"}
+
+
+def describe(base: Base | None, now: datetime) -> str:
+    """Say how old the base image is, and how to renew an old one."""
+    if base is None:
+        return "missing: ./fab bootstrap makes it"
+    days = base.age(now).days
+    age = "made today" if days == 0 else f"{days} day{'s' * (days > 1)} old"
+    old = base.age(now) > OLD
+    return f"{SYSTEM}, {age}" + ("; to update it: ./fab bootstrap --renew-base deploy" * old)
+
+
+def facts(base: Base | None, now: datetime) -> Mapping[str, str | int] | None:
+    """Return what a report says of the base image."""
+    return None if base is None else {
+        "system": SYSTEM, "renewal": base.renewal, "days": base.age(now).days}
 
 
 def service_table(rows: list[Row]) -> Table:

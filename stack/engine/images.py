@@ -1,6 +1,7 @@
 """An engine's images, and those of the registries that it can ask."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import docker
 
@@ -29,6 +30,14 @@ class Images:
         try:
             with translated():
                 return self._client.images.get(name).labels
+        except Missing:
+            return None
+
+    def created(self, name: str) -> datetime | None:
+        """Return when a local image was made, or None if there is none."""
+        try:
+            with translated():
+                return datetime.fromisoformat(self._client.images.get(name).attrs["Created"])
         except Missing:
             return None
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stack.images.base import BASE
+from stack.images.base import Base
 from stack.inventory.settings import DEFAULT_REPLICAS
 from stack.machines import facts
 from stack.machines.docker_command import SOCKET
@@ -19,13 +19,13 @@ from stack.swarm.stackfile import Stack
 class Found:
     """What preflight has found. Under the lock, only this deploy changes it.
 
-    `base` is the base image's id, "" if it is missing. `history` are the proven releases, newest
+    `base` is the base image, None if it is missing. `history` are the proven releases, newest
     first. `secrets` are the names of the Swarm's secrets. `applied` are the migrations that the
     database has, None if nobody knows. `socket_group` is the group of the engine's socket, `mtu`
     that of the overlay networks.
     """
 
-    base: str
+    base: Base | None
     history: tuple[Record, ...]
     secrets: Mapping[str, str]
     applied: tuple[Revision, ...] | None
@@ -36,7 +36,7 @@ class Found:
     def read(cls, target: Target) -> "Found":
         """Read it from the Swarm; raises Refused if the networks' packets are too large."""
         engine = target.engine
-        return cls(engine.images.id(BASE), tuple(releases.history(engine)),
+        return cls(Base.read(engine), tuple(releases.history(engine)),
                    secrets.secret_names(engine), schema.applied(engine),
                    facts.socket_group(target.machine, SOCKET),
                    packets.overlay_mtu(engine, target.fleet.members))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from stack.errors import Refused, raise_all
 from stack.images import snapshot
+from stack.images.base import Base
 from stack.images.builds import Build, build_all, plan_builds, resolve
 from stack.images.snapshot import Snapshot
-from stack.images.version import Version
+from stack.images.version import Version, renewal_of
 from stack.inventory.settings import ROOT, inventory_path
 from stack.machines import checks, clock, host_keys
 from stack.machines.local import LocalMachine
@@ -48,19 +49,20 @@ def prepare(target: Target, snapshot: Snapshot) -> Prepared:
         check_machines(target)
     with step("preflight") as current:
         found = Found.read(target)
-        check_bootstrapped(target, found)
+        base = require_base(target, found)
+        check_volume(target, found)
         target.store.check()
         if target.fleet.local:
             checks.check_room(target.machine, checks.LEAST_DISK)
             checks.check_ports(target.machine, target.settings)
         nodes.require_labels(target.engine)
-        wanted = snapshot.version()
+        wanted = snapshot.version().upon(base.renewal)
         # A missing image refuses the deploy before any image is fetched.
         others = target.chosen
         # The registry may have this version from another commit, built elsewhere.
         target.store.fetch(f"{target.store.prefix}/app:{wanted.tag}")
         release = resolve(target.engine, wanted, target.store.prefix)
-        planned = plan_builds(snapshot, release, found.base, target.store.prefix, proxies(target))
+        planned = plan_builds(snapshot, release, base.image, target.store.prefix, proxies(target))
         builds = {name: each for name, each in planned.items() if name not in others}
         stack = render(target, snapshot, found,
                        {name: each.tag for name, each in builds.items()})
@@ -95,11 +97,22 @@ def check_machines(target: Target) -> None:
         dict(zip((member.name for member in target.fleet.members), offsets)))])
 
 
-def check_bootstrapped(target: Target, found: Found) -> None:
-    """Refuse a Swarm that was not bootstrapped, or whose data is gone."""
-    if not found.base:
+def require_base(target: Target, found: Found) -> Base:
+    """Return the base image; raises Refused if there is none, or only an older one.
+
+    Another manager may build now, or the base image may have been removed and made again.
+    """
+    if found.base is None:
         raise Refused(f"the base image is missing on {target.machine.name}",
                       "./fab bootstrap makes it")
+    if found.latest and found.base.renewal < renewal_of(found.latest.version):
+        raise Refused(f"{found.latest.version} is built upon a newer base image than that of "
+                      f"{target.machine.name}", "./fab bootstrap --renew-base")
+    return found.base
+
+
+def check_volume(target: Target, found: Found) -> None:
+    """Refuse a Swarm that was not bootstrapped, or whose data is gone."""
     holder = target.holder("postgres")
     if holder is None or volume.has_volume(holder.machine):
         return

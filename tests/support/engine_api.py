@@ -37,6 +37,9 @@ class FakeEngine:
         """Return the status and the body of an answer."""
         if self.failing:
             return 503, {"message": "the Swarm has no leader"}
+        if path[0] == "images":
+            # An image's name has slashes.
+            path = ["images", "/".join(path[1:-1]), path[-1]]
         objects = self.kinds[path[0]]
         if method == "GET" and path[1:] in ([], ["json"]):
             wanted = json.loads(query.get("filters", ["{}"])[0])

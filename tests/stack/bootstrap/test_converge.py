@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stack.bootstrap import converge
 from stack.bootstrap.inspection import Look
+from stack.images.base import BASE
 from stack.inventory import Inventory
 from stack.machines.facts import System
 from stack.machines.local import LocalMachine
 from stack.progress import step
 from stack.swarm.fleet import Fleet, Member
 from stack.swarm.membership import Membership
+from tests.stack.conftest import AddCommand
 from tests.support.engine_api import FakeEngine, reached
 from tests.support.failing import error_of
 from tests.support.inventories import load, node, swarm
@@ -42,6 +45,16 @@ def labelled(**labels: dict[str, str]) -> FakeEngine:
         "Status": {"Addr": f"10.0.0.{name[1:]}"}}
         for name, given in labels.items()}
     return fake
+
+
+class Unconnected(FakeEngine):
+    """An engine that reaches no registry."""
+
+    def answer(self, method: str, path: list[str], query: dict[str, list[str]],
+               body: dict[str, Any]) -> tuple[int, Any]:
+        if path[0] == "distribution":
+            return 500, {"message": "connection refused"}
+        return super().answer(method, path, query, body)
 
 
 def check(tmp_path: Path, fake: FakeEngine) -> None:
@@ -89,6 +102,27 @@ def test_no_service_is_installed_without_systemd(
     with step("overlay") as current:
         converge.ensure_overlay(look, current)
     assert capsys.readouterr().out.startswith("  overlay        unchanged (")
+
+
+@pytest.fixture
+def built(tmp_path: Path, add_command: AddCommand) -> Path:
+    """The file that mmdebstrap makes when it builds a base image here."""
+    add_command("mmdebstrap", f'[ "$1" = --version ] || touch {tmp_path}/built')
+    add_command("docker")
+    return tmp_path / "built"
+
+
+@pytest.mark.parametrize(("images", "renew", "said"), [
+    ({BASE: {"Id": "sha256:0123"}}, False, "unchanged"),
+    ({BASE: {"Id": "sha256:0123"}}, True, "renewed with today's packages, "),
+    ({}, False, "built from Debian's packages"), ({}, True, "renewed with today's packages, ")])
+def test_a_base_image_is_kept_unless_it_is_missing_or_to_be_renewed(
+        built: Path, capsys: pytest.CaptureFixture[str], images: dict[str, dict[str, str]],
+        renew: bool, said: str) -> None:
+    with reached(Unconnected({"images": images})) as engine, step("base image") as current:
+        converge.ensure_base(engine, LocalMachine(), current, renew)
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"  base image     {said}")
+    assert built.exists() == (said != "unchanged")
 
 
 @pytest.mark.usefixtures("no_commands")

@@ -1,14 +1,18 @@
 """Status prints one line for each problem, and shows every node."""
 
+import json
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stack import console
-from stack.commands import status
+from stack.commands import report, status
 from stack.commands.status import RUNNING, Row
-from stack.errors import OperatorError, Refused
+from stack.errors import OperatorError, Refused, raise_all
+from stack.images.base import Base
 from stack.machines.local import LocalMachine
 from stack.swarm.fleet import Fleet, Member
 from stack.swarm.service_state import Progress
@@ -34,6 +38,49 @@ def complaint(rows: list[Row], serving: dict[str, str], *missing: OperatorError)
         status.complain(target, rows, serving, "1.4.0+57")
     assert raised.value.code == 1
     return str(raised.value)
+
+
+NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("age", "said"), [
+    (timedelta(hours=2), "Debian 13, made today"), (timedelta(days=1), "Debian 13, 1 day old"),
+    (timedelta(days=12, hours=3), "Debian 13, 12 days old"),
+    (timedelta(days=30), "Debian 13, 30 days old"),
+    (timedelta(days=30, seconds=1),
+     "Debian 13, 30 days old; to update it: ./fab bootstrap --renew-base deploy"),
+    (timedelta(days=45),
+     "Debian 13, 45 days old; to update it: ./fab bootstrap --renew-base deploy")])
+def test_the_base_images_age_is_shown_and_an_old_one_can_be_renewed(
+        age: timedelta, said: str) -> None:
+    assert status.describe(Base("sha256:0123", "", NOW - age), NOW) == said
+
+
+def test_a_missing_base_image_is_shown_with_the_remedy() -> None:
+    assert status.describe(None, NOW) == "missing: ./fab bootstrap makes it"
+    assert status.facts(None, NOW) is None
+
+
+def test_a_report_has_the_base_images_age_and_renewal() -> None:
+    made = NOW - timedelta(days=12)
+    assert status.facts(Base("sha256:0123", "20260319120000", made), NOW) == {
+        "system": "Debian 13", "renewal": "20260319120000", "days": 12}
+
+
+def report_of(capsys: pytest.CaptureFixture[str], *errors: OperatorError) -> tuple[int, str]:
+    """Return the exit code and the outcome in the report of a status that ends like this."""
+    with suppress(OperatorError), report.printed("status", True, status.OUTCOMES):
+        raise_all(errors)
+    said = json.loads(capsys.readouterr().out)
+    return said["exit"], said["outcome"]
+
+
+def test_a_report_says_whether_all_is_well(
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # A report leaves stdout to itself for the rest of the program.
+    monkeypatch.setattr(console, "OUT", console.OUT)
+    assert report_of(capsys) == (0, "all is well")
+    assert report_of(capsys, Refused("192.0.2.13 can't be reached")) == (1, "not all is well")
 
 
 def test_nothing_is_reported_when_all_is_well() -> None:

@@ -97,6 +97,13 @@ def test_another_base_changes_each_supporting_images_tag(repository: Repository)
     assert changed(tags(repository), tags(repository, base="sha256:other")) == set(SUPPORTING)
 
 
+def test_a_renewed_base_changes_every_images_tag(repository: Repository) -> None:
+    repository.add_images()
+    after = tags(repository, VERSION.upon("20260301120000"), base="sha256:other")
+    assert changed(tags(repository), after) == {"app", *SUPPORTING}
+    assert after["app"] == "localhost:1/tally/app:1.4.0-57.base.20260301120000"
+
+
 @pytest.mark.parametrize("name", SUPPORTING)
 def test_a_change_in_a_folder_changes_only_its_images_tag(
         repository: Repository, name: str) -> None:

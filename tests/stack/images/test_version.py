@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stack.images.snapshot import snapshot
-from stack.images.version import Version, read_base
+from stack.images.version import Version, read_base, renewal_of
 from stack.machines.local import LocalMachine
 from tests.support.failing import error_of
 from tests.support.repository import Repository
@@ -46,6 +46,24 @@ def test_a_build_number_of_another_commit_gets_this_commits_mark() -> None:
 def test_a_changed_tree_with_a_used_number_keeps_its_mark() -> None:
     version = Version("1.4.0", 57, COMMIT, "dirty.89abcdef").distinguished()
     assert version.text == "1.4.0+57.g0123456.dirty.89abcdef"
+
+
+def test_a_build_upon_a_renewed_base_carries_the_renewal_last() -> None:
+    version = Version("1.4.0", 57, COMMIT).upon("20260301120000")
+    assert (version.text, version.tag) == (
+        "1.4.0+57.base.20260301120000", "1.4.0-57.base.20260301120000")
+    changed = Version("1.4.0", 57, COMMIT, "dirty.89abcdef").upon("20260301120000")
+    assert changed.distinguished().text \
+        == "1.4.0+57.g0123456.dirty.89abcdef.base.20260301120000"
+    assert version.upon("") == Version("1.4.0", 57, COMMIT)
+
+
+@pytest.mark.parametrize(("version", "renewal"), [
+    (Version("1.4.0", 57, COMMIT), ""), (Version("1.4.0", 57, COMMIT, "dirty.89abcdef"), ""),
+    (Version("1.4.0", 57, COMMIT).upon("20260301120000"), "20260301120000")])
+def test_a_recorded_version_says_upon_which_base_it_was_built(
+        version: Version, renewal: str) -> None:
+    assert renewal_of(version.text) == renewal
 
 
 def test_a_clean_tree_is_numbered_by_its_commits(repository: Repository) -> None:

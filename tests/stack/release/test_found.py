@@ -13,7 +13,7 @@ from tests.support.engine_api import FakeEngine, reached
 
 pytestmark = pytest.mark.unit
 
-EMPTY = Found("", (), {}, None, 0, 1450)
+EMPTY = Found(None, (), {}, None, 0, 1450)
 
 
 def deployed(replicas: int, at: float = 1.0) -> Record:
