@@ -88,9 +88,10 @@ def describe(base: Base | None, now: datetime) -> str:
     if base is None:
         return "missing: ./fab bootstrap makes it"
     days = base.age(now).days
-    age = "made today" if days == 0 else f"{days} day{'s' * (days > 1)} old"
-    old = base.age(now) > OLD
-    return f"{SYSTEM}, {age}" + ("; to update it: ./fab bootstrap --renew-base deploy" * old)
+    said = f"{SYSTEM}, " + ("made today" if days == 0 else f"{days} day{'s' * (days > 1)} old")
+    if base.age(now) > OLD:
+        return f"{said}; to update it: ./fab bootstrap --renew-base deploy"
+    return said
 
 
 def facts(base: Base | None, now: datetime) -> Mapping[str, str | int] | None:

@@ -112,7 +112,7 @@ def require_base(target: Target, found: Found) -> Base:
 
 
 def check_volume(target: Target, found: Found) -> None:
-    """Refuse a Swarm that was not bootstrapped, or whose data is gone."""
+    """Refuse a Swarm without a data volume, or whose data is gone."""
     holder = target.holder("postgres")
     if holder is None or volume.has_volume(holder.machine):
         return
