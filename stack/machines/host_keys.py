@@ -2,21 +2,22 @@
 
 import base64
 import hashlib
+import shlex
 import threading
 from pathlib import Path
 
-from fabric import Connection
-from paramiko import PKey, SSHClient
-from paramiko.client import MissingHostKeyPolicy
+from paramiko import PKey, Transport
 from paramiko.hostkeys import HostKeys
 
 from stack import progress
 from stack.errors import Refused
 
 FILE = "known_hosts"
+# A host shows its RSA key by signing with it, no longer with SHA-1.
+SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
 
-class Pinned(MissingHostKeyPolicy):
+class Pinned:
     """The known host keys, in OpenSSH's file format, and what happens to an unknown one.
 
     It is refused, unless a person confirms its fingerprint or has chosen beforehand to trust
@@ -28,22 +29,34 @@ class Pinned(MissingHostKeyPolicy):
         # Machines are reached in parallel; a person is asked one question at a time.
         self._turn = threading.Lock()
 
-    def guard(self, connection: Connection) -> None:
-        """Let a connection, and each jump host on its way, accept only the pinned keys."""
-        while isinstance(connection, Connection):
-            if self.path.exists():
-                connection.client.load_host_keys(str(self.path))
-            connection.client.set_missing_host_key_policy(self)
-            connection = connection.gateway
-
     def knows(self, host: str, port: int) -> bool:
         """Return whether a machine's key has been pinned."""
         return self._keys().lookup(_name(host, port)) is not None
 
+    def ask_for(self, transport: Transport, host: str, port: int) -> None:
+        """Have a machine show a key of a pinned type, if it has several."""
+        pinned = self._keys().lookup(_name(host, port)) or ()
+        first = [name for kind in pinned for name in SIGNATURES.get(kind, (kind,))]
+        options = transport.get_security_options()
+        options.key_types = sorted(options.key_types, key=lambda name: name not in first)
+
+    def check(self, name: str, host: str, port: int, key: PKey) -> None:
+        """Accept only the pinned key; raises Refused for another one."""
+        known = self._keys().lookup(_name(host, port))
+        if known is None:
+            return self._pin(_name(host, port), key)
+        expected = known.get(key.get_name()) or next(iter(known.values()))
+        if expected != key:
+            forget = f"ssh-keygen -R '{_name(host, port)}' -f {shlex.quote(str(self.path))}"
+            raise Refused(
+                f"{name}: its host key has changed from {described(expected)} to "
+                f"{described(key)}, so this may be another machine",
+                f"if it was rebuilt: {forget}; else find out who answers there")
+
     def _keys(self) -> HostKeys:
         return HostKeys(str(self.path)) if self.path.exists() else HostKeys()
 
-    def missing_host_key(self, client: SSHClient, hostname: str, key: PKey) -> None:
+    def _pin(self, hostname: str, key: PKey) -> None:
         """Pin a new machine's key, or end with its fingerprint."""
         with self._turn:
             # Another thread may have pinned it in the meantime: machines may share a jump host.
@@ -65,13 +78,6 @@ def described(key: PKey) -> str:
     """Return a key's type and fingerprint as ssh-keygen -l shows them."""
     digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
     return f"{key.get_name()} SHA256:{digest}"
-
-
-def failed_at(connection: Connection) -> str:
-    """Return the name in known_hosts of the host that failed: the machine or a jump host."""
-    while isinstance(connection.gateway, Connection) and not connection.gateway.is_connected:
-        connection = connection.gateway
-    return _name(connection.host, connection.port)
 
 
 def _name(host: str, port: int) -> str:

@@ -1,6 +1,5 @@
 """Reach a machine over SSH: one connection, kept for the whole run, every command as root."""
 
-import logging
 import shlex
 import socket
 import tarfile
@@ -9,27 +8,23 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO
 
-from fabric import Config, Connection
-from paramiko import AuthenticationException, BadHostKeyException, Channel, ChannelException
-from paramiko.ssh_exception import NoValidConnectionsError, PasswordRequiredException
+from paramiko import Channel, ChannelException
 
 from stack.errors import OperatorError, Refused
 from stack.inventory import Host, Ssh
-from stack.machines import docker_command
-from stack.machines.host_keys import Pinned, described, failed_at
+from stack.machines import docker_command, ssh_config
+from stack.machines.host_keys import Pinned
+from stack.machines.login import Login, LoginFailed, log_in
 from stack.machines.login_shell import BEGIN, framed
 from stack.machines.machine import CommandFailed, Completed, Input, Machine, taken
+from stack.machines.ssh_config import SshConfig
 from stack.machines.tunnel import CHUNK, LOST, Tunnel, end_input
 
-USER = "deploy"  # The one that cloud-init makes.
 CONNECT_TIMEOUT = 10.0
-# What paramiko says when it has no key to try, and when the server accepts but stays silent.
-NO_KEY, UNANSWERED = "No authentication methods available", "No existing session"
-# Errors are raised and reported with messages of our own.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
 # A machine that lost power sends nothing: after this long without an answer, it is lost.
 SILENCE = 15.0
 KEEPALIVE = 5
@@ -66,20 +61,20 @@ class RemoteMachine(Machine):
     def __init__(self, host: Host, ssh: Ssh, pinned: Pinned) -> None:
         self._name = host.host
         self._ssh, self._pinned = ssh, pinned
-        self._connection = self._prepare()
+        self._login: Login | None = None
         self._tunnel: Tunnel | None = None
         self._opening = threading.Lock()
         # paramiko keeps one error for all threads: if several sessions are refused at once,
         # all but one would look like a lost connection.
         self._opening_session = threading.Lock()
 
-    def _prepare(self) -> Connection:
-        # The inventory comes first, then ssh's config, then our defaults, as with ssh itself.
-        config = Config(overrides={"user": USER})
-        keys = {"key_filename": [str(self._ssh.key)]} if self._ssh.key else {}
-        return Connection(self._name, user=self._ssh.user, port=self._ssh.port, config=config,
-                          connect_timeout=int(CONNECT_TIMEOUT),
-                          connect_kwargs={**keys, "banner_timeout": 30, "auth_timeout": 30})
+    @cached_property
+    def _route(self) -> tuple[SshConfig, ...]:
+        return ssh_config.route(self._name, self._ssh)
+
+    @property
+    def _there(self) -> SshConfig:
+        return self._route[-1]
 
     @property
     def name(self) -> str:
@@ -88,19 +83,24 @@ class RemoteMachine(Machine):
     @property
     def address(self) -> str:
         """The host to connect to, according to ssh's config."""
-        return str(self._connection.host)
+        return self._there.hostname
 
     @property
     def port(self) -> int:
-        return int(self._connection.port)
+        return self._there.port
 
     @property
     def user(self) -> str:
-        return str(self._connection.user)
+        return self._there.user
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its host key is pinned, and those of the jump hosts before it."""
+        return all(self._pinned.knows(*host.pinned_as) for host in self._route)
 
     @property
     def alive(self) -> bool:
-        return bool(self._connection.is_connected)
+        return self._login is not None and self._login.transport.is_active()
 
     @property
     def docker_host(self) -> str:
@@ -116,75 +116,74 @@ class RemoteMachine(Machine):
         if self._ssh.key and not self._ssh.key.exists():
             raise Refused(f"{self.name}: there is no key {self._ssh.key}",
                           "name yours in the inventory, ssh.key")
+        ssh_config.tell_unread(self._route)
         try:
-            self._open(time.monotonic() + patience)
-        except BadHostKeyException as error:
-            raise Refused(
-                f"{self.name}: its host key has changed from {described(error.expected_key)} to "
-                f"{described(error.key)}, so this may be another machine",
-                f"if it was rebuilt: {self._forget()}; else find out who answers there"
-            ) from error
-        except LOST as error:
-            raise Refused(f"{self.name}: {_tried(self._connection, error)}",
-                          f"try: ssh {self._target()}") from error
-        self._tune()
+            self._login = self._log_in(time.monotonic() + patience)
+        except LoginFailed as error:
+            raise Refused(f"{self.name}: {error}", error.remedy) from error
+        self._tune(self._login)
         self._require_root()
 
-    def _open(self, deadline: float) -> None:
+    def _log_in(self, deadline: float) -> Login:
         while True:
-            self._connection = self._prepare()
-            self._pinned.guard(self._connection)
             try:
-                self._connection.open()
-                return
-            except (NoValidConnectionsError, TimeoutError, ChannelException, EOFError,
-                    ConnectionResetError):
-                if time.monotonic() > deadline:
+                return log_in(self._route, self._ssh.key, self._pinned, CONNECT_TIMEOUT)
+            except LoginFailed as error:
+                if not error.unanswered or time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
 
-    def _forget(self) -> str:
-        """Return the command that removes the changed host key from known_hosts."""
-        path = shlex.quote(str(self._pinned.path))
-        return f"ssh-keygen -R '{failed_at(self._connection)}' -f {path}"
-
-    def _tune(self) -> None:
-        transport = self._connection.transport
-        transport.set_keepalive(KEEPALIVE)
-        if isinstance(transport.sock, socket.socket):
-            # Each small request waits for its answer: the kernel would delay many by 40 ms.
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if USER_TIMEOUT is not None:
-                transport.sock.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, int(SILENCE * 1000))
+    def _tune(self, login: Login) -> None:
+        for connection in login.connections:
+            connection.set_keepalive(KEEPALIVE)
+            way = connection.sock
+            if isinstance(way, socket.socket) and way.family != socket.AF_UNIX:
+                # Each small request waits for its answer: the kernel would delay many by 40 ms.
+                way.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if USER_TIMEOUT is not None:
+                    way.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, int(SILENCE * 1000))
 
     def _require_root(self) -> None:
         done = self.run(["true"])
         if not done.ok:
             remedy = f"let {self.user} run sudo without a password, as cloud-init's user may"
             if "tty" in done.last_line.lower():
-                remedy = (f"write Defaults:{self.user} !requiretty, with: ssh -t {self._target()} "
-                          "sudo visudo -f /etc/sudoers.d/tally")
+                remedy = (f"write Defaults:{self.user} !requiretty, with: ssh -t "
+                          f"{self._there.target} sudo visudo -f /etc/sudoers.d/tally")
             raise Refused(f"{self.name}: {self.user} can't become root there ({done.last_line})",
                           remedy)
 
-    def _target(self) -> str:
-        """Return what ssh calls the login there."""
-        return f"-p {self.port} {self.user}@{self.address}"
-
     def ssh_command(self, terminal: bool) -> list[str]:
         """Return the ssh command that logs in there, with the same key and pinned host keys."""
-        chosen = {"-l": self._ssh.user or self.user, "-p": self._ssh.port, "-i": self._ssh.key}
-        options = [str(word) for option, value in chosen.items() if value
-                   for word in (option, value)]
-        return ["ssh", "-t" if terminal else "-T", f"-oUserKnownHostsFile={self._pinned.path}",
-                "-oStrictHostKeyChecking=yes", *options, self.name]
+        options = ["-t" if terminal else "-T", "-l", self.user]
+        if self._ssh.port:
+            options += ["-p", str(self._ssh.port)]
+        if self._ssh.key:
+            options += ["-i", str(self._ssh.key), "-oIdentitiesOnly=yes"]
+        return ["ssh", *self._jump_options(), *options, self.name]
+
+    def _jump_options(self) -> list[str]:
+        """Return the options of ssh with which each host on the way has its pinned key.
+
+        ProxyJump starts an ssh of its own for a jump host, which wouldn't know of them.
+        """
+        pinned = str(self._pinned.path).replace("%", "%%")
+        known = [f'-oUserKnownHostsFile="{pinned}"', "-oStrictHostKeyChecking=yes"]
+        options = known
+        for jump in self._route[:-1]:
+            # Tokens in the options are for the ssh that gets them, not for the one after it.
+            quoted = [option.replace("%", "%%") for option in options]
+            command = ["ssh", *quoted, "-l", jump.user, "-p", str(jump.port), "-W", "[%h]:%p"]
+            options = [*known, f"-oProxyCommand={shlex.join([*command, jump.name])}"]
+        return options
 
     def close(self) -> None:
         """Close the connection; whatever waits for it ends too."""
         if self._tunnel:
             self._tunnel.close()
             self._tunnel = None
-        self._connection.close()
+        if self._login:
+            self._login.close()
 
     def dial(self) -> Channel:
         """Open a channel to the Engine's API."""
@@ -292,20 +291,19 @@ class RemoteMachine(Machine):
 
     def gone(self, what: str) -> Gone:
         """Close the connection and return the error for it."""
-        self._connection.close()
+        if self._login:
+            self._login.close()
         return Gone(f"lost contact with {self.name} while running {what}",
                     "when it is back, run the same command again")
 
     def _channel(self, what: str) -> Channel:
         deadline = time.monotonic() + PATIENCE
         while True:
-            if not self.alive:
+            if not self._login or not self.alive:
                 raise self.gone(what)
             try:
                 with self._opening_session:
-                    channel: Channel = self._connection.transport.open_session(
-                        timeout=CONNECT_TIMEOUT)
-                return channel
+                    return self._login.transport.open_session(timeout=CONNECT_TIMEOUT)
             except ChannelException as error:
                 if time.monotonic() > deadline:
                     raise Refused(f"{self.name}: sshd refuses more sessions",
@@ -359,19 +357,3 @@ def _collect(channel: Channel, into: bytearray) -> None:
 def _close(channel: Channel) -> None:
     with suppress(*LOST):
         channel.close()
-
-
-def _tried(connection: Connection, error: Exception) -> str:
-    """Say in one line what was tried and why it failed."""
-    where = f"{connection.user}@{connection.host}:{connection.port}"
-    if isinstance(error, PasswordRequiredException):
-        return f"the key for {where} has a passphrase: ssh-add it first"
-    if isinstance(error, AuthenticationException) or str(error) == NO_KEY:
-        return f"{where} takes none of the keys from the inventory, the agent and ~/.ssh"
-    if isinstance(error, NoValidConnectionsError):
-        error = next(iter(error.errors.values()))
-    if isinstance(error, TimeoutError) or str(error) == UNANSWERED:
-        return f"no answer from {where} within {CONNECT_TIMEOUT:.0f} s"
-    if isinstance(error, socket.gaierror):
-        return f"there is no address for the name {connection.host}"
-    return f"no connection to {where} ({getattr(error, 'strerror', None) or error})"
