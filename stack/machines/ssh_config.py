@@ -48,7 +48,7 @@ class SshConfig:
     proxy_command: str = ""
     host_key_alias: str = ""
     connect_timeout: float | None = None
-    family: int = socket.AF_UNSPEC
+    family: socket.AddressFamily = socket.AF_UNSPEC
     bind_address: str = ""
     unread: tuple[str, ...] = ()
 
@@ -178,7 +178,7 @@ def _read(name: str, said: Mapping[str, list[str]]) -> SshConfig:
     return SshConfig(
         name, said["hostname"][0], said["user"][0], int(said["port"][0]),
         files["identityfile"], files["certificatefile"], one("identitiesonly") == "yes",
-        _agent(said.get("identityagent", ["SSH_AUTH_SOCK"])[0], tokens),
+        _agent(said.get("identityagent", ["SSH_AUTH_SOCK"])[0]),
         tuple(filter(None, _expand(one("proxyjump"), tokens).split(","))),
         _expand(one("proxycommand"), tokens), one("hostkeyalias"),
         float(timeout) if timeout else None,
@@ -215,10 +215,10 @@ def _path(text: str, tokens: Mapping[str, str]) -> Path:
     return Path(_expand(re.sub(r"\$\{(\w+)\}", variable, text), tokens)).expanduser()
 
 
-def _agent(value: str, tokens: Mapping[str, str]) -> Path | None:
-    """Return the socket of the agent that IdentityAgent names."""
+def _agent(value: str) -> Path | None:
+    """Return the socket that IdentityAgent names; ssh -G has replaced its tokens."""
     if value == "none":
         return None
-    if value == "SSH_AUTH_SOCK" or value.startswith("$") and not value.startswith("${"):
+    if value == "SSH_AUTH_SOCK" or value.startswith("$"):
         value = os.environ.get(value.removeprefix("$"), "")
-    return _path(value, tokens) if value else None
+    return Path(value).expanduser() if value else None
