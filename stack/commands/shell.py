@@ -6,6 +6,7 @@ import shutil
 import sys
 from typing import NoReturn
 
+from stack import console
 from stack.commands.one_line import in_one_line
 from stack.errors import Refused
 from stack.machines import docker_command
@@ -35,13 +36,26 @@ def ssh(name: str, command: str) -> None:
 @in_one_line
 def execute(service: str, command: str) -> None:
     """Run a command in a container of a service, on whichever node it is."""
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not terminal:
+        # It belongs to the command.
+        console.leave_stdout()
     target = Target.reach("./fab exec")
     services.require_service(target.engine, service)
-    member, container = container_of(target, service)
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    enter(*container_of(target, service), command, terminal)
+
+
+def enter(member: Member, container: str, command: str, terminal: bool) -> NoReturn:
+    """Run a command in a container there, and end with its exit code."""
     options = ["--interactive", "--tty"] if terminal else ["--interactive"]
     words = docker_command.words(member.machine, "exec", *options, container)
-    become(member, f"{sudo(member)}{shlex.join(words)} {command}", terminal)
+    line = f"{shlex.join(words)} {command}"
+    if isinstance(member.machine, RemoteMachine) and not terminal:
+        # The output is the command's alone, whatever the login there prints before it.
+        with open(0, "rb", buffering=0, closefd=False) as stdin, \
+                open(1, "wb", closefd=False) as stdout, open(2, "wb", closefd=False) as stderr:
+            sys.exit(member.machine.pass_through(["sh", "-c", line], stdin, stdout, stderr))
+    become(member, f"{sudo(member)}{line}", terminal)
 
 
 def container_of(target: Target, service: str) -> tuple[Member, str]:

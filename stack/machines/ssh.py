@@ -198,6 +198,27 @@ class RemoteMachine(Machine):
             return Completed(124, done.stdout, f"no answer within {timeout:.0f} s")
         return done
 
+    def pass_through(self, command: Sequence[str], stdin: IO[bytes], stdout: IO[bytes],
+                     stderr: IO[bytes]) -> int:
+        """Run a command on these files, as its input and output come, and return its code.
+
+        `stdin` gives what there is, without a buffer.
+        """
+        channel = self._start(command[0], _line(command, None, None, None), reads=True)
+        complaining = threading.Thread(target=_pass_errors, args=(channel, stderr), daemon=True)
+        complaining.start()
+        threading.Thread(target=_feed, args=(channel, stdin), daemon=True).start()
+        for data in self._output(channel, command[0]):
+            stdout.write(data)
+            stdout.flush()
+        complaining.join()
+        # Nobody reads it any more, but the frame waits for its end.
+        with suppress(*LOST):
+            end_input(channel)
+        code = self._code(channel, command)
+        _close(channel)
+        return code
+
     @contextmanager
     def holding(self, folder: Path) -> Iterator[PurePath]:
         with tempfile.TemporaryFile() as archive:
@@ -352,6 +373,18 @@ def _collect(channel: Channel, into: bytearray) -> None:
     with suppress(*LOST):
         while data := channel.recv_stderr(CHUNK):
             into += data
+
+
+def _pass_errors(channel: Channel, into: IO[bytes]) -> None:
+    said = b""
+    with suppress(*LOST):
+        while BEGIN not in said and (data := channel.recv_stderr(CHUNK)):
+            said += data
+        into.write(said.partition(BEGIN)[2])
+        into.flush()
+        while data := channel.recv_stderr(CHUNK):
+            into.write(data)
+            into.flush()
 
 
 def _close(channel: Channel) -> None:
