@@ -130,7 +130,11 @@ def _through_command(command: str, opened: ExitStack, complaints: IO[bytes]) -> 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    process.wait()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _meet(connection: Connection, host: SshConfig, pinned: Pinned, timeout: float) -> None:
@@ -154,12 +158,16 @@ def _authenticate(connection: Connection, host: SshConfig, own: Path | None) -> 
             except SSHException as error:
                 if not connection.is_active():
                     raise _ended(connection, host, count) from error
+                # The next one may do.
                 continue
             if connection.is_authenticated():
                 return
             if "publickey" not in wants:
                 raise LoginFailed(host, f"{host.where} asks for {', '.join(wants)}, which ./fab "
                                         "doesn't answer")
+    if keys.refused:
+        raise LoginFailed(host, f"the agent doesn't sign with its key {keys.refused[0].comment} "
+                                f"for {host.where}", "confirm it when asked; see ssh-add -l")
     if keys.unusable:
         file, why = next(iter(keys.unusable.items()))
         raise LoginFailed(host, f"the key for {host.where} {why}",

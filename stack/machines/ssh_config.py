@@ -23,11 +23,13 @@ TIMEOUT = 10.0
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 # What decides how ssh reaches a host or logs in, and has no counterpart here. Host keys are
 # checked here by those that are pinned, whatever ssh's configuration says about known hosts.
-UNREAD = ("BindInterface", "CASignatureAlgorithms", "Ciphers", "HostbasedAuthentication",
-          "HostKeyAlgorithms", "KexAlgorithms", "KnownHostsCommand", "MACs", "PermitLocalCommand",
-          "PKCS11Provider", "PreferredAuthentications", "ProxyUseFdpass",
-          "PubkeyAcceptedAlgorithms", "PubkeyAuthentication", "RemoteCommand", "RequiredRSASize",
-          "RevokedHostKeys", "SecurityKeyProvider", "Tunnel", "VerifyHostKeyDNS")
+UNREAD = ("BindInterface", "CASignatureAlgorithms", "Ciphers", "GSSAPIAuthentication",
+          "HostbasedAuthentication", "HostKeyAlgorithms", "KexAlgorithms", "KnownHostsCommand",
+          "MACs", "PermitLocalCommand", "PKCS11Provider", "PreferredAuthentications",
+          "ProxyUseFdpass", "PubkeyAcceptedAlgorithms", "PubkeyAuthentication", "RemoteCommand",
+          "RequiredRSASize", "RevokedHostKeys", "SecurityKeyProvider", "VerifyHostKeyDNS")
+# What turns one of these off, which ./fab does as well. Public keys are all that it offers.
+OFF = (["no"], ["none"], None)
 # A word of ProxyJump: [user@]host[:port] or ssh://[user@]host[:port].
 JUMP = re.compile(r"(?:ssh://)?(?:(.+)@)?(\[[^]]+\]|[^:]+)(?::(\d+))?")
 
@@ -184,7 +186,7 @@ def _read(name: str, said: Mapping[str, list[str]]) -> SshConfig:
         float(timeout) if timeout else None,
         FAMILIES.get(one("addressfamily"), socket.AF_UNSPEC), one("bindaddress"),
         tuple(keyword for keyword in UNREAD
-              if said.get(keyword.lower()) != _systems().get(keyword.lower())))
+              if said.get(keyword.lower()) not in (*OFF, _systems().get(keyword.lower()))))
 
 
 def _tokens(name: str, said: Mapping[str, list[str]]) -> dict[str, str]:

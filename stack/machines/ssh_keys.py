@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko import AgentKey, Message, PKey, SSHException
@@ -23,6 +24,20 @@ AGENT_TIMEOUT = 60.0
 ARMOUR, MAGIC = "-----BEGIN OPENSSH PRIVATE KEY-----", b"openssh-key-v1\0"
 
 
+class HeldKey(AgentKey):
+    """A key that the agent holds. If the agent doesn't sign, another key may still do."""
+
+    refused = False
+
+    def sign_ssh_data(self, data: Any, algorithm: str | None = None) -> Message:
+        try:
+            return super().sign_ssh_data(data, algorithm)
+        except (SSHException, OSError):
+            self.refused = True
+            # An exception here would end the connection; this is a signature that no host takes.
+            return Message()
+
+
 class Agent(AgentSSH):
     """The agent behind a socket, which paramiko's own takes only from SSH_AUTH_SOCK."""
 
@@ -35,9 +50,9 @@ class Agent(AgentSSH):
     def close(self) -> None:
         self._socket.close()
 
-    def keys(self) -> dict[bytes, PKey]:
+    def keys(self) -> dict[bytes, HeldKey]:
         """Return the keys that it holds, by their public parts; none if it doesn't answer."""
-        found: dict[bytes, PKey] = {}
+        found: dict[bytes, HeldKey] = {}
         with suppress(OSError, SSHException):
             if self._path:
                 self._socket.connect(str(self._path))
@@ -46,7 +61,7 @@ class Agent(AgentSSH):
                 for _ in range(count):
                     blob, comment = answer.get_binary(), answer.get_text()
                     with suppress(SSHException, ValueError):
-                        found[blob] = AgentKey(self, blob, comment)
+                        found[blob] = HeldKey(self, blob, comment)
         return found
 
     def _send_message(self, message: bytes | Message) -> tuple[int, Message]:
@@ -71,26 +86,37 @@ class Keys:
     """The keys for a login: `own` is the inventory's, and then no other of the agent's is."""
 
     def __init__(self, config: SshConfig, own: Path | None, agent: Agent) -> None:
-        self._files = tuple(dict.fromkeys([*([own] if own else []), *config.identity_files]))
+        self._own = (own,) if own else ()
+        self._files = tuple(dict.fromkeys([*self._own, *config.identity_files]))
         self._certificates = (*config.certificate_files,
                               *(Path(f"{file}-cert.pub") for file in self._files))
-        self._only = config.identities_only or own is not None
+        self._only = config.identities_only or bool(own)
         self._held = agent.keys()
         # Files that only an agent can use, and why.
         self.unusable: dict[Path, str] = {}
 
     def __iter__(self) -> Iterator[PKey]:
-        """Yield the certificates, the agent's keys that have a file, its others, other files."""
+        """Yield first the inventory's key and those of the files that the agent holds.
+
+        Then come the agent's others, and the files that it doesn't hold.
+        """
         publics = {file: public_part(file) for file in self._files}
-        named = dict.fromkeys(part for part in publics.values() if part in self._held)
         yield from self._certified(publics)
-        yield from (self._held[part] for part in named)
-        if not self._only:
-            yield from (key for part, key in self._held.items() if part not in named)
-        for file, part in publics.items():
-            key = None if part in self._held else self._load(file)
-            if key:
+        held = [file for file, part in publics.items() if part in self._held]
+        first = dict.fromkeys([*self._own, *held])
+        for file in first:
+            if key := self._held.get(publics[file]) or self._load(file):
                 yield key
+        if not self._only:
+            yield from (key for part, key in self._held.items() if part not in publics.values())
+        for file in self._files:
+            if file not in first and (key := self._load(file)):
+                yield key
+
+    @property
+    def refused(self) -> list[HeldKey]:
+        """The keys with which the agent didn't sign, maybe since nobody confirmed it."""
+        return [key for key in self._held.values() if key.refused]
 
     def _certified(self, publics: Mapping[Path, bytes]) -> Iterator[PKey]:
         for certificate in self._certificates:
@@ -98,7 +124,7 @@ class Keys:
             key = self._signer(blob, publics) if blob else None
             if key:
                 # The agent's key serves without it, too.
-                copy = AgentKey(key.agent, key.blob) if isinstance(key, AgentKey) else key
+                copy = HeldKey(key.agent, key.blob) if isinstance(key, HeldKey) else key
                 copy.load_certificate(str(certificate))
                 yield copy
 

@@ -165,7 +165,7 @@ def _by_acquaintance(members: Sequence[Member], pinned: Pinned
                      ) -> tuple[list[Member], list[Member]]:
     """Return the machines whose host keys need confirmation, and the others."""
     new = [member for member in members if isinstance(member.machine, RemoteMachine)
-           and not pinned.accept and not member.machine.is_known]
+           and not member.machine.is_known and not pinned.accept]
     return new, [member for member in members if member not in new]
 
 

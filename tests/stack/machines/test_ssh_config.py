@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from stack.machines import ssh_config
 from stack.machines.host_keys import Pinned
 from stack.machines.ssh import RemoteMachine
 from stack.machines.ssh_config import resolve, route
+from stack.machines.ssh_keys import Agent, Keys, public_part
 from tests.support.executables import executable
 from tests.support.failing import error_of
 from tests.support.ssh_agent import agent
@@ -148,6 +150,40 @@ def test_the_agent_signs_for_a_key_with_a_passphrase(
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", locked], check=True,
                    stdout=subprocess.DEVNULL)
     assert log_in(home, sshd.ssh(key=locked), "127.0.0.1") == "deploy"
+
+
+def test_a_key_that_the_agent_wont_sign_with_is_passed_over(
+        sshd: Sshd, eight: list[Path], home: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(home, f"Host far\n {at(sshd)}")
+    # Nobody can be asked to confirm it.
+    monkeypatch.setenv("SSH_ASKPASS", "/bin/false")
+    with agent(tmp_path / "agent") as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        subprocess.run(["ssh-add", "-q", "-c", sshd.key], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(["ssh-add", "-q", eight[0]], check=True)
+        assert refusal(home).startswith("far: the agent doesn't sign with its key")
+        (home / ".ssh/id_ed25519").write_bytes(sshd.key.read_bytes())
+        subprocess.run(["ssh-add", "-q", "-d", sshd.key], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(["ssh-add", "-q", "-c", eight[1]], check=True, stderr=subprocess.DEVNULL)
+        assert log_in(home) == "deploy"
+
+
+def test_the_keys_are_offered_in_sshs_order(
+        eight: list[Path], home: Path, tmp_path: Path) -> None:
+    one, two, three, four = eight[:4]
+    with agent(tmp_path / "agent", one, two) as path:
+        configure(home, f"Host *\n IdentityAgent {path}\n IdentityFile {three}\n"
+                        f" IdentityFile {two}\n IdentityFile {home}/gone\n")
+        offered = [offered_to("far", own, eight) for own in (None, four)]
+    assert offered == [[two, one, three], [four, two, three]]
+
+
+def offered_to(name: str, own: Path | None, files: list[Path]) -> list[Path]:
+    """Return which of the files' keys are offered to a host, in order."""
+    with closing(Agent(resolve(name).agent)) as asked:
+        return [file for key in Keys(resolve(name), own, asked) for file in files
+                if public_part(file) == key.asbytes()]
 
 
 def test_a_certificate_is_offered_with_its_key(

@@ -221,3 +221,10 @@ def test_a_single_machines_error_is_unchanged(both: Fleet) -> None:
         both.each("test", lambda member, step: member.machine.must(
             ["false" if member.name == "two" else "true"]))
     assert type(raised.value) is CommandFailed
+
+
+def test_a_laptop_without_ssh_is_told_once(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert error_of(lambda: reached(tmp_path, ONE, TWO, WORKER)) == (
+        "there is no ssh command here: install OpenSSH's client, on Debian openssh-client")
