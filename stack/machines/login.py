@@ -195,7 +195,9 @@ def _explained(host: SshConfig, error: Exception, timeout: float, complaints: IO
                            unanswered=True)
     complaints.seek(0)
     said = complaints.read().decode(errors="replace").strip().rpartition("\n")[2]
-    why = said or getattr(error, "strerror", None) or str(error) or "it closed the connection"
+    # What the system says of a socket, and sshd of a channel.
+    told = getattr(error, "strerror", None) or getattr(error, "text", None)
+    why = said or told or str(error) or "it closed the connection"
     return LoginFailed(
         host, f"no connection to {host.where} ({why})",
         unanswered=not isinstance(error, SSHException) or isinstance(error, ChannelException)

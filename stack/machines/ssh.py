@@ -160,22 +160,8 @@ class RemoteMachine(Machine):
             options += ["-p", str(self._ssh.port)]
         if self._ssh.key:
             options += ["-i", str(self._ssh.key), "-oIdentitiesOnly=yes"]
-        return ["ssh", *self._jump_options(), *options, self.name]
-
-    def _jump_options(self) -> list[str]:
-        """Return the options of ssh with which each host on the way has its pinned key.
-
-        ProxyJump starts an ssh of its own for a jump host, which wouldn't know of them.
-        """
-        pinned = str(self._pinned.path).replace("%", "%%")
-        known = [f'-oUserKnownHostsFile="{pinned}"', "-oStrictHostKeyChecking=yes"]
-        options = known
-        for jump in self._route[:-1]:
-            # Tokens in the options are for the ssh that gets them, not for the one after it.
-            quoted = [option.replace("%", "%%") for option in options]
-            command = ["ssh", *quoted, "-l", jump.user, "-p", str(jump.port), "-W", "[%h]:%p"]
-            options = [*known, f"-oProxyCommand={shlex.join([*command, jump.name])}"]
-        return options
+        return ["ssh", *ssh_config.pinning_options(self._route, self._pinned.path), *options,
+                self.name]
 
     def close(self) -> None:
         """Close the connection; whatever waits for it ends too."""

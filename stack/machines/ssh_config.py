@@ -5,6 +5,7 @@ import glob
 import os
 import pwd
 import re
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -111,6 +112,22 @@ def _jump(word: str, name: str) -> SshConfig:
         raise Refused(f"{name}: ProxyJump {word} can't be read", f"see: ssh -G {name}")
     user, host, port = found.groups()
     return resolve(host.strip("[]"), user, int(port) if port else None)
+
+
+def pinning_options(hosts: Sequence[SshConfig], known_hosts: Path) -> list[str]:
+    """Return the options of ssh with which each host of a route has its pinned key.
+
+    ProxyJump starts an ssh of its own for a jump host, which wouldn't know of them.
+    """
+    path = str(known_hosts).replace("%", "%%")
+    pins = [f'-oUserKnownHostsFile="{path}"', "-oStrictHostKeyChecking=yes"]
+    found = pins
+    for jump in hosts[:-1]:
+        # Tokens in the options are for the ssh that gets them, not for the one after it.
+        quoted = [option.replace("%", "%%") for option in found]
+        command = ["ssh", *quoted, "-l", jump.user, "-p", str(jump.port), "-W", "[%h]:%p"]
+        found = [*pins, f"-oProxyCommand={shlex.join([*command, jump.name])}"]
+    return found
 
 
 def resolve(name: str, user: str | None = None, port: int | None = None, *,

@@ -370,3 +370,12 @@ def test_a_host_that_isnt_there_is_named_with_the_name_that_ssh_knows(home: Path
     configure(home, f"Host far\n HostName 127.0.0.1\n Port {port}\n")
     assert refusal(home) == (f"far: no connection to deploy@127.0.0.1:{port} (Connection refused):"
                              f" try: ssh -p {port} deploy@far")
+
+
+def test_a_machine_that_its_jump_host_doesnt_reach_is_named(
+        sshd: Sshd, jumps: tuple[Sshd, Sshd], home: Path) -> None:
+    port = free_port()
+    configure(home, f"Host one\n {at(jumps[0])} User root\nHost far\n HostName 127.0.0.1\n"
+                    f" Port {port}\n ProxyJump one\nHost *\n IdentityFile {sshd.key}\n")
+    assert refusal(home) == (f"far: no connection to deploy@127.0.0.1:{port} (Connect failed): "
+                             f"try: ssh -p {port} deploy@far")
