@@ -1,6 +1,7 @@
 """Run a real ssh-agent for a test."""
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ def agent(path: Path, *keys: Path) -> Iterator[Path]:
     with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 10
-            while not path.exists():
+            while not answers(path):
                 assert time.monotonic() < deadline and process.poll() is None
                 time.sleep(0.01)
             for key in keys:
@@ -23,3 +24,9 @@ def agent(path: Path, *keys: Path) -> Iterator[Path]:
             yield path
         finally:
             process.terminate()
+
+
+def answers(path: Path) -> bool:
+    """Return whether something listens on a socket, which exists before that."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(path)) == 0
