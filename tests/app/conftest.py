@@ -10,6 +10,7 @@ import flask_migrate
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
 
 from app import create_app
 from tests.support.services import VISITOR_KEY, Database, MariaDB, Postgres, mariadb, postgres
@@ -18,6 +19,15 @@ SQLITE = pytest.param("sqlite", marks=pytest.mark.unit)
 POSTGRESQL = pytest.param("postgres_database", marks=pytest.mark.service)
 MARIADB = pytest.param("mariadb_database", marks=pytest.mark.service)
 serial = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile each template once: it takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+        patch.setitem(Flask.jinja_options, "bytecode_cache", cache)
+        yield
 
 
 @pytest.fixture(scope="session")
