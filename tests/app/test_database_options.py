@@ -48,6 +48,7 @@ def driver_arguments(url: str) -> dict[str, object]:
     ("postgresql://u@h/d?application_name=mine", "connect_timeout", 2),
     ("mysql://u@h/d?read_timeout=7", "read_timeout", 7),
     ("mysql://u@h/d?read_timeout=7", "write_timeout", 5),
+    ("mysql://u@h/d?write_timeout=7", "read_timeout", 5),
     ("sqlite:////d?timeout=7", "timeout", 7.0),
     ("sqlite:////d", "timeout", 5),
 ])
