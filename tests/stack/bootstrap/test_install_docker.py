@@ -149,6 +149,7 @@ def test_another_apt_is_waited_for(machine: LocalMachine, add_command: AddComman
 def test_unreachable_package_sources_are_not_waited_for(
         machine: LocalMachine, add_command: AddCommand, waits: list[float]) -> None:
     add_command("dpkg")
+    add_command("apt-cache", "exit 100")
     add_command("apt-get", "echo 'E: Failed to fetch the index' >&2; exit 100")
     assert error_of(lambda: packages.install(machine, "git")) == (
         "no package source answers (E: Failed to fetch the index): "
