@@ -33,8 +33,10 @@ class Ring:
 
 # The next free process takes the next test.
 SPREAD = ("--numprocesses=2", "--dist=worksteal")
-STYLE = Ring("style", ("tests/files",), options=SPREAD)
-UNIT = Ring("unit", ("tests/app", "tests/stack", "tests/tooling"), options=SPREAD)
+# These tests wait half of their time, so two processes would leave the processors idle.
+DENSE = ("--numprocesses=4", "--dist=worksteal")
+STYLE = Ring("style", ("tests/files",), options=DENSE)
+UNIT = Ring("unit", ("tests/app", "tests/stack", "tests/tooling"), options=DENSE)
 SERVICE = Ring("service", ("tests/app", "tests/stack", "tests/tooling"), (
     "postgresql", "pgbouncer", "mariadb-server", "openssh-server", "openssh-client", "sudo",
     "git", "haproxy",
