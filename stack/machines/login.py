@@ -172,7 +172,7 @@ def _authenticate(connection: Connection, host: SshConfig, own: Path | None) -> 
         file, why = next(iter(keys.unusable.items()))
         raise LoginFailed(host, f"the key for {host.where} {why}",
                           f"ssh-add it first: ssh-add {shlex.quote(str(file))}")
-    raise LoginFailed(host, f"{host.where} takes none of the keys from the inventory, the agent "
+    raise LoginFailed(host, f"{host.where} accepts none of the keys from the inventory, the agent "
                             "and ~/.ssh")
 
 

@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from stack.inventory.settings import ROOT
-from tests.support.services import free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.services import wait_until
 
 # These tests make a real environment from the package index, as ./fab itself does.
 pytestmark = pytest.mark.service

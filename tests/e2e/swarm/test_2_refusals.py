@@ -85,7 +85,7 @@ def confuse(laptop: Laptop, machine: Machine, other: Machine) -> None:
 
 
 def no_key(machine: Machine) -> str:
-    return (f"{machine.address}: deploy@{machine.address}:22 takes none of the keys from the "
+    return (f"{machine.address}: deploy@{machine.address}:22 accepts none of the keys from the "
             f"inventory, the agent and ~/.ssh: try: ssh -p 22 deploy@{machine.address}")
 
 

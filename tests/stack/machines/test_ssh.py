@@ -447,14 +447,14 @@ def test_a_machine_that_accepts_no_key_is_named_with_a_command_to_try(
     ssh = sshd.ssh(key=keypair(tmp_path / "stranger"))
     where = f"deploy@127.0.0.1:{sshd.port}"
     assert refusal("127.0.0.1", ssh, tmp_path) == (
-        f"127.0.0.1: {where} takes none of the keys from the inventory, the agent and ~/.ssh: "
+        f"127.0.0.1: {where} accepts none of the keys from the inventory, the agent and ~/.ssh: "
         f"try: ssh -p {sshd.port} deploy@127.0.0.1")
 
 
 def test_an_operator_without_a_key_gets_the_same_message(
         sshd: Sshd, home: Path, tmp_path: Path) -> None:
     assert refusal("127.0.0.1", Ssh("deploy", sshd.port), tmp_path).startswith(
-        f"127.0.0.1: deploy@127.0.0.1:{sshd.port} takes none of the keys from the inventory")
+        f"127.0.0.1: deploy@127.0.0.1:{sshd.port} accepts none of the keys from the inventory")
 
 
 def test_a_key_with_a_passphrase_is_left_to_the_agent(

@@ -19,8 +19,9 @@ from stack.machines.ssh_config import resolve, route
 from stack.machines.ssh_keys import Agent, Keys, public_part
 from tests.support.executables import executable
 from tests.support.failing import error_of
+from tests.support.ports import free_port
 from tests.support.ssh_agent import agent
-from tests.support.sshd import Sshd, away_from_home, free_port, keypair, running
+from tests.support.sshd import Sshd, away_from_home, keypair, running
 
 pytestmark = pytest.mark.service
 
@@ -125,7 +126,7 @@ def test_with_identities_only_the_agents_right_key_isnt_offered_unasked(
     configure(home, f"Host far\n {at(sshd)} IdentitiesOnly yes\n IdentityFile ~/nothing\n")
     with agent(tmp_path / "agent", sshd.key) as path:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-        assert "takes none of the keys" in refusal(home)
+        assert "accepts none of the keys" in refusal(home)
 
 
 def test_a_configured_key_that_the_agent_holds_comes_first(
@@ -216,7 +217,7 @@ def test_identity_agent_names_another_agent_or_none(
             assert log_in(home) == "deploy"
         monkeypatch.setenv("SSH_AUTH_SOCK", str(right))
         configure(home, f"Host far\n {at(sshd)} IdentityAgent none\n")
-        assert "takes none of the keys" in refusal(home)
+        assert "accepts none of the keys" in refusal(home)
         configure(home, f"Host far\n {at(sshd)} IdentityAgent SSH_AUTH_SOCK\n")
         assert log_in(home) == "deploy"
 
@@ -271,7 +272,7 @@ def test_a_jump_host_that_takes_no_key_is_named(
         sshd: Sshd, jumps: tuple[Sshd, Sshd], home: Path) -> None:
     configure(home, f"Host one\n {at(jumps[0])} User me\nHost far\n {at(sshd)} ProxyJump one\n")
     assert refusal(home) == (
-        f"far: me@127.0.0.1:{jumps[0].port} takes none of the keys from the inventory, the agent "
+        f"far: me@127.0.0.1:{jumps[0].port} accepts none of the keys from the inventory, the agent "
         f"and ~/.ssh: try: ssh -p {jumps[0].port} me@one")
 
 
