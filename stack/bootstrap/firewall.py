@@ -86,7 +86,7 @@ def broken(machines: Fleet, looks: Sequence[Look]) -> list[OperatorError]:
     """Return a line for each connection between nodes that Swarm needs and that fails."""
     joined = {look.member: look.membership.state == "active" for look in looks}
     lines = port_check.check([
-        port_check.Place(member.machine, member.private, member.host.role, joined[member],
-                         member.host.labels.get("registry") == "true")
+        port_check.Peer(member.machine, member.private, member.host.role, joined[member],
+                        member.host.labels.get("registry") == "true")
         for member in machines.members])
     return [Refused(line) for line in lines]

@@ -30,7 +30,7 @@ LIFETIME = 40
 
 
 @dataclass(frozen=True)
-class Place:
+class Peer:
     """A machine, the address at which the others reach it, and its role."""
 
     machine: Machine
@@ -59,8 +59,8 @@ class Place:
 class Probe:
     """One port that has to be open from one machine to another."""
 
-    source: Place
-    target: Place
+    source: Peer
+    target: Peer
     port: str
 
 
@@ -68,7 +68,7 @@ class Probe:
 class Start:
     """The result of starting a listener: why it failed, and which ports others hold."""
 
-    place: Place
+    peer: Peer
     trouble: str = ""
     taken: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class Start:
     def complaints(self) -> list[str]:
         lines = [self.trouble] if self.trouble else []
         return lines + [
-            f"{self.place.machine.name}: {port} is taken by {_listed(sorted(holders - DOCKER))}, "
+            f"{self.peer.machine.name}: {port} is taken by {_listed(sorted(holders - DOCKER))}, "
             f"and {'the registry' if port == REGISTRY else 'Swarm'} needs it: stop that program"
             for port, holders in self.taken.items() if holders - DOCKER]
 
@@ -86,65 +86,65 @@ class Start:
         holders = self.taken.get(port)
         if holders is not None and holders - DOCKER:
             return None
-        if holders is None and port in self.place.own:
-            return f"{kind}/{self.place.private}:{number}"
+        if holders is None and port in self.peer.own:
+            return f"{kind}/{self.peer.private}:{number}"
         # Docker listens there, or the kernel for VXLAN. Neither knows the token, so only a TCP
         # connection can be tried.
-        return f"connect/{self.place.private}:{number}" if kind == "tcp" else None
+        return f"connect/{self.peer.private}:{number}" if kind == "tcp" else None
 
 
-def wanted(places: Sequence[Place]) -> list[Probe]:
+def wanted(peers: Sequence[Peer]) -> list[Probe]:
     """Return the ports that have to be open and can be tried, between nodes new to each other.
 
     On a node that has joined, only TCP can be tried: Docker and the kernel echo no datagrams.
     """
     return [Probe(source, target, port)
-            for target in places for source in places for port in target.ports
+            for target in peers for source in peers for port in target.ports
             if source is not target and not (source.joined and target.joined)
             and not (target.joined and port.startswith("udp/"))]
 
 
-def check(places: Sequence[Place]) -> list[str]:
+def check(peers: Sequence[Peer]) -> list[str]:
     """Return a line for everything that keeps the machines from being one Swarm.
 
     Takes about a second, and three more where something doesn't answer. Nothing is left
     behind on the machines, whatever happens: listeners also end by themselves.
     """
-    probes = wanted(places)
+    probes = wanted(peers)
     if not probes:
         return []
     token = secrets.token_hex(16)
-    with ThreadPoolExecutor(len(places)) as pool:
+    with ThreadPoolExecutor(len(peers)) as pool:
         try:
-            starts = list(pool.map(partial(_listen, token), places))
-            able = {start.place: start for start in starts if not start.trouble}
+            starts = list(pool.map(partial(_listen, token), peers))
+            able = {start.peer: start for start in starts if not start.trouble}
             tried = _askable(probes, able)
             asked = list(pool.map(partial(_ask, token, tried), able))
         finally:
-            list(pool.map(partial(_end, token), [place for place in places if place.own]))
+            list(pool.map(partial(_end, token), [peer for peer in peers if peer.own]))
     broken = {probe for failed, _ in asked for probe in failed}
     return [*(line for start in starts for line in start.complaints),
             *(trouble for _, trouble in asked if trouble), *described(list(tried), broken)]
 
 
-def _run(place: Place, *arguments: str) -> Completed:
-    return place.machine.run(["python3", "-I", "-", *arguments], timeout=TIMEOUT,
-                             stdin=PROGRAM.read_text(encoding="utf-8"))
+def _run(peer: Peer, *arguments: str) -> Completed:
+    return peer.machine.run(["python3", "-I", "-", *arguments], timeout=TIMEOUT,
+                            stdin=PROGRAM.read_text(encoding="utf-8"))
 
 
-def _listen(token: str, place: Place) -> Start:
-    done = _run(place, "listen", token, str(LIFETIME), place.private, *place.own)
+def _listen(token: str, peer: Peer) -> Start:
+    done = _run(peer, "listen", token, str(LIFETIME), peer.private, *peer.own)
     if done.code == 127:
-        return Start(place, f"{place.machine.name} has no python3: apt-get install python3")
+        return Start(peer, f"{peer.machine.name} has no python3: apt-get install python3")
     if not done.ok:
-        return Start(place, f"the port test could not start on {place.machine.name}: "
-                            f"{done.last_line}")
+        return Start(peer, f"the port test could not start on {peer.machine.name}: "
+                           f"{done.last_line}")
     words = [line.split(" ", 2) for line in done.stdout.splitlines()]
     if ["elsewhere"] in words:
-        return Start(place, f"{place.machine.name}: {place.private} isn't its address, "
-                            f"it has {_listed(_addresses(place.machine))}")
-    return Start(place, taken={port: frozenset(holders.split(",")) - {""}
-                               for _, port, holders in words})
+        return Start(peer, f"{peer.machine.name}: {peer.private} isn't its address, "
+                           f"it has {_listed(_addresses(peer.machine))}")
+    return Start(peer, taken={port: frozenset(holders.split(",")) - {""}
+                              for _, port, holders in words})
 
 
 def _addresses(machine: Machine) -> list[str]:
@@ -155,35 +155,35 @@ def _addresses(machine: Machine) -> list[str]:
             for address in link.get("addr_info", ())]
 
 
-def _askable(probes: Iterable[Probe], able: Mapping[Place, Start]) -> dict[Probe, str]:
+def _askable(probes: Iterable[Probe], able: Mapping[Peer, Start]) -> dict[Probe, str]:
     """Return how to try each probe, between machines whose listeners started."""
     targets = {probe: able[probe.target].target(probe.port) for probe in probes
                if probe.source in able and probe.target in able}
     return {probe: target for probe, target in targets.items() if target}
 
 
-def _ask(token: str, tried: Mapping[Probe, str], place: Place) -> tuple[list[Probe], str]:
+def _ask(token: str, tried: Mapping[Probe, str], peer: Peer) -> tuple[list[Probe], str]:
     """Return which of a machine's probes had no answer, or why it couldn't ask."""
-    mine = {target: probe for probe, target in tried.items() if probe.source is place}
+    mine = {target: probe for probe, target in tried.items() if probe.source is peer}
     if not mine:
         return [], ""
-    done = _run(place, "ask", token, *mine)
+    done = _run(peer, "ask", token, *mine)
     if not done.ok:
-        return [], f"the port test failed on {place.machine.name}: {done.last_line}"
+        return [], f"the port test failed on {peer.machine.name}: {done.last_line}"
     return [mine[target] for target in done.stdout.split()], ""
 
 
-def _end(token: str, place: Place) -> None:
+def _end(token: str, peer: Peer) -> None:
     # A listener that can't be reached ends after its LIFETIME.
-    _run(place, "end", token, place.private)
+    _run(peer, "end", token, peer.private)
 
 
 def described(tried: Sequence[Probe], broken: Collection[Probe]) -> list[str]:
     """Describe the failures in as few lines as possible."""
-    new = not any(place.joined for probe in tried for place in (probe.source, probe.target))
+    new = not any(peer.joined for probe in tried for peer in (probe.source, probe.target))
     if broken and new and len(broken) == len(tried) and len(_targets(tried)) > 1:
         return ["no machine can reach another at its private address, on any port: "
-                + _listed([place.private for place in _targets(tried)])]
+                + _listed([peer.private for peer in _targets(tried)])]
     lines, rest = _without_lost(tried, broken)
     left = [probe for probe in rest if probe in broken]
     # Nothing was tried between nodes that have joined, so no line may speak of all machines.
@@ -197,16 +197,16 @@ def _without_lost(tried: Sequence[Probe], broken: Collection[Probe]
                   ) -> tuple[list[str], list[Probe]]:
     """Name the machines that no other can reach at all; return the probes of the rest."""
     lines, rest, whole = [], list(tried), set(broken)
-    for place in _targets(tried):
-        there = [probe for probe in tried if probe.target is place]
-        back = [probe for probe in tried if probe.source is place]
+    for peer in _targets(tried):
+        there = [probe for probe in tried if probe.target is peer]
+        back = [probe for probe in tried if probe.source is peer]
         if len({probe.source for probe in there}) < 2 or not whole.issuperset(there):
             continue
         cut = whole.issuperset(back)
-        lines.append(f"no other machine can reach {place.private}, the private address of "
-                     f"{place.machine.name}, on any port" + (", nor it any other" if cut else ""))
+        lines.append(f"no other machine can reach {peer.private}, the private address of "
+                     f"{peer.machine.name}, on any port" + (", nor it any other" if cut else ""))
         rest = [probe for probe in rest
-                if probe.target is not place and not (cut and probe.source is place)]
+                if probe.target is not peer and not (cut and probe.source is peer)]
     return lines, rest
 
 
@@ -220,28 +220,28 @@ def _common(tried: Sequence[Probe], broken: Sequence[Probe]) -> list[str]:
 
 def _grouped(tried: Sequence[Probe], broken: Sequence[Probe]) -> list[str]:
     """Say which machines can't reach which on what: one line for all that fail alike."""
-    sources: dict[tuple[Place, str], list[Place]] = {}
+    sources: dict[tuple[Peer, str], list[Peer]] = {}
     for target in _targets(broken):
         for source in dict.fromkeys(probe.source for probe in broken if probe.target is target):
             ports = _ports(_between(tried, source, target), _between(broken, source, target))
             sources.setdefault((target, ports), []).append(source)
-    targets: dict[tuple[tuple[Place, ...], str], list[Place]] = {}
+    targets: dict[tuple[tuple[Peer, ...], str], list[Peer]] = {}
     for (target, ports), found in sources.items():
         targets.setdefault((tuple(found), ports), []).append(target)
     return [f"{_subject(tried, found, there)} reach "
-            f"{_listed([place.private for place in there])} on {ports}"
+            f"{_listed([peer.private for peer in there])} on {ports}"
             for (found, ports), there in targets.items()]
 
 
-def _subject(tried: Sequence[Probe], sources: Sequence[Place], targets: Sequence[Place]) -> str:
+def _subject(tried: Sequence[Probe], sources: Sequence[Peer], targets: Sequence[Peer]) -> str:
     """Name the machines that can't; if no machine can, say so instead of listing them all."""
     others = {probe.source for probe in tried if probe.target in targets}
     if len(sources) > 1 and others.issubset(sources):
         return "no other machine can"
-    return f"{_listed([place.machine.name for place in sources])} can't"
+    return f"{_listed([peer.machine.name for peer in sources])} can't"
 
 
-def _between(probes: Iterable[Probe], source: Place, target: Place) -> list[str]:
+def _between(probes: Iterable[Probe], source: Peer, target: Peer) -> list[str]:
     return [probe.port for probe in probes if probe.source is source and probe.target is target]
 
 
@@ -249,7 +249,7 @@ def _ports(tried: Sequence[str], broken: Sequence[str]) -> str:
     return "any port" if len(tried) > 1 and len(broken) == len(tried) else _listed(broken)
 
 
-def _targets(probes: Iterable[Probe]) -> list[Place]:
+def _targets(probes: Iterable[Probe]) -> list[Peer]:
     return list(dict.fromkeys(probe.target for probe in probes))
 
 

@@ -25,7 +25,7 @@ UNKNOWN = "applied migrations are unknown; a deploy runs those that are missing"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlannedRelease:
     """What a deploy would bring, after the checks with which it begins.
 
     `missing` says for each image that isn't kept yet what is to be done with it, `kept`
@@ -76,7 +76,7 @@ def plan(sql: bool = False, exit_code: bool = False) -> None:
         raise Exit(code=DIFFERENT)
 
 
-def look(target: Target, snapshot: Snapshot, prepared: Prepared) -> Wanted:
+def look(target: Target, snapshot: Snapshot, prepared: Prepared) -> PlannedRelease:
     """Read what a deploy would bring, without building anything."""
     found, builds = prepared.found, prepared.builds
     missing = {build.name: build for build in target.store.missing(builds.values())}
@@ -86,9 +86,10 @@ def look(target: Target, snapshot: Snapshot, prepared: Prepared) -> Wanted:
         for name, build in builds.items()})
     known = migrations.known(found.applied, found.latest)
     steps = None if known is None else revisions.newer_than(prepared.revisions, known)
-    return Wanted(prepared.release.text, [to_do(target, build) for build in missing.values()],
-                  [name for name in builds if name not in missing], stack, steps,
-                  migrations.lines(snapshot.files / prepare.MIGRATIONS, steps or ()))
+    return PlannedRelease(
+        prepared.release.text, [to_do(target, build) for build in missing.values()],
+        [name for name in builds if name not in missing], stack, steps,
+        migrations.lines(snapshot.files / prepare.MIGRATIONS, steps or ()))
 
 
 def to_do(target: Target, build: Build) -> str:
@@ -97,7 +98,7 @@ def to_do(target: Target, build: Build) -> str:
     return f"{build.name}: {build.tag} {'is built, to be pushed' if built else 'to be built'}"
 
 
-def compare(engine: Engine, wanted: Wanted, current: Record | None) -> Plan:
+def compare(engine: Engine, wanted: PlannedRelease, current: Record | None) -> Plan:
     """Hold what runs against what is wanted."""
     running = services.definitions(engine)
     if current is None:
@@ -109,7 +110,7 @@ def compare(engine: Engine, wanted: Wanted, current: Record | None) -> Plan:
         task_restarts.of(current.stack, wanted.stack, drifted))
 
 
-def show(found: Plan, wanted: Wanted, current: Record | None) -> None:
+def show(found: Plan, wanted: PlannedRelease, current: Record | None) -> None:
     """Print the plan in groups, in the order in which a deploy does it."""
     if current and not found.differs:
         console.say(f"nothing to do: {current.version} is running, unchanged since it was verified")
@@ -140,7 +141,7 @@ def show_group(name: str, lines: Sequence[str]) -> None:
         console.say(f"  {line}")
 
 
-def show_notes(engine: Engine, wanted: Wanted) -> None:
+def show_notes(engine: Engine, wanted: PlannedRelease) -> None:
     """Print what makes the plan less than certain."""
     if wanted.steps is None:
         console.say(UNKNOWN)

@@ -12,7 +12,7 @@ from stack.console.task_table import Show
 from stack.progress import Ended, HostNames
 
 
-class Spinner:
+class ConsoleSpinner:
     """A spinner on a terminal; elsewhere long work is a line of its own."""
 
     def __init__(self, status: Status) -> None:
@@ -32,9 +32,9 @@ class ConsoleObserver:
     """The observer that shows everything on the console."""
 
     @contextmanager
-    def spinner(self, text: str) -> Iterator[Spinner]:
+    def spinner(self, text: str) -> Iterator[ConsoleSpinner]:
         with console.OUT.status(spinning(text)) as status:
-            yield Spinner(status)
+            yield ConsoleSpinner(status)
 
     def ended(self, step: Ended) -> None:
         console.end(step)

@@ -12,7 +12,7 @@ FOLDER, LINK, SUBMODULE, PROGRAM = "040000", "120000", "160000", "100755"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """One path of a tree: its mode and its object's name, as in git-ls-tree(1)."""
 
     mode: str
@@ -27,7 +27,7 @@ def export(root: Path, tree: str, target: Path, env: Mapping[str, str]) -> None:
     line endings, filters. Git alone says which files are executable; the umask has no say. So
     the same tree always gives the same files.
     """
-    entries = [Entry(FOLDER, tree, ""), *_entries(root, tree, env)]
+    entries = [TreeEntry(FOLDER, tree, ""), *_entries(root, tree, env)]
     files = [entry for entry in entries if entry.mode not in (FOLDER, SUBMODULE)]
     contents = dict(zip((entry.path for entry in files), _contents(root, files, env)))
     for entry in entries:
@@ -42,16 +42,16 @@ def export(root: Path, tree: str, target: Path, env: Mapping[str, str]) -> None:
             path.chmod(0o755)
 
 
-def _entries(root: Path, tree: str, env: Mapping[str, str]) -> Iterator[Entry]:
+def _entries(root: Path, tree: str, env: Mapping[str, str]) -> Iterator[TreeEntry]:
     """Yield everything in a tree, each folder before its content."""
     listed = _git(["ls-tree", "-r", "-t", "-z", "--full-tree", tree], root, env)
     for line in listed.split(b"\0")[:-1]:
         about, _, path = line.partition(b"\t")
         mode, _, name = about.decode().split()
-        yield Entry(mode, name, os.fsdecode(path))
+        yield TreeEntry(mode, name, os.fsdecode(path))
 
 
-def _contents(root: Path, files: list[Entry], env: Mapping[str, str]) -> Iterator[bytes]:
+def _contents(root: Path, files: list[TreeEntry], env: Mapping[str, str]) -> Iterator[bytes]:
     """Yield the content of each file."""
     names = "".join(f"{entry.name}\n" for entry in files)
     output = _git(["cat-file", "--batch"], root, env, names.encode())

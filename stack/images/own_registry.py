@@ -15,7 +15,7 @@ from stack.engine.failures import Missing
 from stack.errors import Refused
 from stack.images import certificate
 from stack.images.registry_access import (
-    Registry, check, give_credentials, htpasswd, read_credentials, trust)
+    RegistryAccess, check, give_credentials, htpasswd, read_credentials, trust)
 from stack.inventory.settings import ROOT
 from stack.machines.machine import Machine
 from stack.swarm import services, stackfile
@@ -33,11 +33,12 @@ NODE_LABEL = "registry"
 # The label of the registry's secrets and configs; its value is their kind.
 LABEL = "tally.registry"
 HEALTHY_WITHIN = 120.0  # seconds
-Credentials = tuple[str, str]
+Login = tuple[str, str]
 
 
 def ensure(engine: Engine, cli: DockerCli, holder: str, nodes: Sequence[Machine],
-           managers: Sequence[Machine], address: str, image: str) -> tuple[Registry, list[str]]:
+           managers: Sequence[Machine], address: str, image: str
+           ) -> tuple[RegistryAccess, list[str]]:
     """Ensure that a registry runs on the node with the id `holder` and all nodes can pull from it.
 
     `cli` works on that node. `address` is the IP address and port at which nodes reach it;
@@ -49,7 +50,7 @@ def ensure(engine: Engine, cli: DockerCli, holder: str, nodes: Sequence[Machine]
     chain, made = keep_certificate(engine, address.rpartition(":")[0])
     changes += made
     user, password = find_credentials(engine, managers, address)
-    registry = Registry(address, user, password, certificate_authority(chain))
+    registry = RegistryAccess(address, user, password, certificate_authority(chain))
     changes += on_each(nodes, lambda machine: trust(machine, registry), "trust")
     changes += on_each(managers, lambda machine: give_credentials(machine, registry),
                        "credentials")
@@ -98,7 +99,7 @@ def certificate_authority(chain: str) -> str:
 
 
 def find_credentials(engine: Engine, managers: Sequence[Machine],
-                     address: str) -> Credentials:
+                     address: str) -> Login:
     """Return the user and password that a manager has, or new ones.
 
     If managers disagree, the credentials that the registry accepts win.
@@ -111,7 +112,7 @@ def find_credentials(engine: Engine, managers: Sequence[Machine],
     return usable[0] if usable else (USER, secrets.token_hex(32))
 
 
-def keep_password(engine: Engine, registry: Registry) -> list[str]:
+def keep_password(engine: Engine, registry: RegistryAccess) -> list[str]:
     """Make the secret with the registry's htpasswd file, unless it exists."""
     name = htpasswd_name(registry.user, registry.password)
     if engine.secrets.named(name):
@@ -153,7 +154,7 @@ def on_each(machines: Sequence[Machine], change: Callable[[Machine], bool],
     return [f"{what} on {', '.join(names)}"] if names else []
 
 
-def render(image: str, chain: str, registry: Registry) -> Stack:
+def render(image: str, chain: str, registry: RegistryAccess) -> Stack:
     """Return the registry's stack with these secrets."""
     return stackfile.load(STACK_FILE, {
         "REGISTRY_IMAGE": image, "CERTIFICATE": certificate_name(chain), "KEY": key_name(chain),

@@ -33,7 +33,7 @@ CAUSES = (
 
 
 @dataclass(frozen=True)
-class Registry:
+class RegistryAccess:
     """A registry and its credentials; without `ca`, machines trust it already."""
 
     address: str
@@ -58,19 +58,19 @@ def htpasswd(user: str, password: str) -> str:
     return f"{user}:{line}\n"
 
 
-def docker_config(registry: Registry) -> str:
+def docker_config(registry: RegistryAccess) -> str:
     """Return a docker client's config.json with the registry's credentials, if it has any."""
     auth = base64.b64encode(f"{registry.user}:{registry.password}".encode()).decode()
     auths = {registry.host: {"auth": auth}} if registry.user else {}
     return json.dumps({"auths": auths}, indent=2) + "\n"
 
 
-def trust(machine: Machine, registry: Registry) -> bool:
+def trust(machine: Machine, registry: RegistryAccess) -> bool:
     """Make an engine trust the registry's CA for its address; return whether it changed."""
     return bool(registry.ca) and machine.write(CA.format(host=registry.host), registry.ca)
 
 
-def give_credentials(machine: Machine, registry: Registry) -> bool:
+def give_credentials(machine: Machine, registry: RegistryAccess) -> bool:
     """Give root's docker command the registry's credentials; return whether they changed."""
     config = docker_config(registry)
     if machine.read(CREDENTIALS) == config:
@@ -94,7 +94,7 @@ def parse_credentials(config: str, host: str) -> tuple[str, str] | None:
     return (user, password) if user and colon else None
 
 
-def check(engine: Engine, registry: Registry) -> None:
+def check(engine: Engine, registry: RegistryAccess) -> None:
     """Check that the engine can log in; raises Refused with the cause."""
     try:
         engine.log_in(registry.host, registry.user, registry.password)

@@ -12,7 +12,7 @@ from stack.errors import Refused
 from stack.images import base, builds, own_registry, registry_access
 from stack.images.base import PREFIX
 from stack.images.builds import Build
-from stack.images.registry_access import Registry
+from stack.images.registry_access import RegistryAccess
 from stack.images.snapshot import snapshot
 from stack.inventory import Inventory, settings
 from stack.machines.local import LocalMachine
@@ -99,7 +99,7 @@ class LocalStore(Store):
 class RegistryStore(Store):
     """The Swarm's own registry, or another one."""
 
-    def __init__(self, engine: Engine, cli: DockerCli, kept_in: Registry) -> None:
+    def __init__(self, engine: Engine, cli: DockerCli, kept_in: RegistryAccess) -> None:
         self._engine, self._cli, self.registry = engine, cli, kept_in
         self.prefix = kept_in.prefix
 
@@ -155,7 +155,7 @@ def of(machines: Fleet, engine: Engine, machine: Machine) -> Store:
     return RegistryStore(engine, DockerCli(machine, uses_registry=True), kept_in)
 
 
-def _named(chosen: Inventory) -> Registry | None:
+def _named(chosen: Inventory) -> RegistryAccess | None:
     """Return the inventory's registry, with its password."""
     named = chosen.registry
     if named is None:
@@ -164,17 +164,18 @@ def _named(chosen: Inventory) -> Registry | None:
         ca = named.ca.read_text(encoding="utf-8") if named.ca else ""
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"registry.ca, {named.ca}, can't be read", str(error)) from error
-    return Registry(named.address, named.user or "", settings.registry_password(named) or "", ca)
+    password = settings.registry_password(named) or ""
+    return RegistryAccess(named.address, named.user or "", password, ca)
 
 
-def _own(chosen: Inventory, manager: Machine) -> Registry:
+def _own(chosen: Inventory, manager: Machine) -> RegistryAccess:
     """Return the Swarm's own registry, with the password from a manager."""
     address = own_address(chosen)
     known = registry_access.read_credentials(manager, address)
     if known is None:
         raise Refused(f"{manager.name} has no password for the registry",
                       "./fab bootstrap provides it")
-    return Registry(address, *known)
+    return RegistryAccess(address, *known)
 
 
 def own_address(chosen: Inventory) -> str:

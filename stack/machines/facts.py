@@ -35,7 +35,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """The memory that a machine has and the disk that is free, in bytes."""
 
     memory: int
@@ -60,13 +60,13 @@ def system(machine: Machine) -> System:
                   text.splitlines()[-1:] == ["systemd"])
 
 
-def room(machine: Machine, folder: str) -> Room:
+def room(machine: Machine, folder: str) -> Capacity:
     """Measure the memory, and the file system that holds, or would hold, a folder."""
     text = machine.must(["sh", "-c", ROOM, "room", folder])
     found = re.search(r"^MemTotal:\s+(\d+) kB$", text, re.MULTILINE)
     if not found:
         raise Refused("/proc/meminfo has no MemTotal line")
-    return Room(int(found[1]) * 1024, int(text.split()[-1]))
+    return Capacity(int(found[1]) * 1024, int(text.split()[-1]))
 
 
 def listeners(machine: Machine) -> list[Listener]:

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def test_rooms_import_downwards_only() -> None:
 
 def test_no_function_is_longer_than_a_screen() -> None:
     assert [place for place, lines in functions() if lines > LONGEST_FUNCTION] == []
+
+
+def test_no_two_types_have_the_same_name() -> None:
+    names = Counter(node.name for name in python_files() if name.startswith("stack/")
+                    for node in ast.parse((ROOT / name).read_text()).body
+                    if isinstance(node, ast.ClassDef))
+
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_scripts_are_executable() -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from stack.engine.cli import DockerCli
 from stack.images.own_registry import STACK_FILE, render
-from stack.images.registry_access import Registry
+from stack.images.registry_access import RegistryAccess
 from stack.machines.local import LocalMachine
 from stack.release import rollout
 from stack.swarm.stackfile import Stack
@@ -25,7 +25,7 @@ Service = dict[str, Any]
 @pytest.fixture(scope="module")
 def registry() -> Stack:
     return render("localhost:1/tally/registry:0123456789ab", "chain",
-                  Registry("192.0.2.11:5000", "tally", "secret"))
+                  RegistryAccess("192.0.2.11:5000", "tally", "secret"))
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,17 @@ from itertools import combinations
 
 from stack.swarm.nodes import Node
 from stack.swarm.placement.constraint import Constraint
-from stack.swarm.placement.demand import Demand, Service, constraints, fits
+from stack.swarm.placement.demand import Definition, Demand, constraints, fits
 from stack.swarm.placement.nodes import Nodes, traits, why_unusable
 from stack.swarm.placement.packing import by_choice, packs
 from stack.swarm.placement.resources import Held, Resources
-from stack.swarm.placement.running import Running, find_running
+from stack.swarm.placement.running import Committed, find_running
 from stack.swarm.stackfile import Stack
 
-__all__ = ["Held", "Resources", "Running", "complaints", "find_running"]
+__all__ = ["Committed", "Held", "Resources", "complaints", "find_running"]
 
 
-def complaints(stack: Stack, nodes: Sequence[Node], running: Running, *,
+def complaints(stack: Stack, nodes: Sequence[Node], running: Committed, *,
                migrates: bool = True) -> list[str]:
     """Return a line for each reason why a stack could not run, or never be updated, there.
 
@@ -39,7 +39,7 @@ def complaints(stack: Stack, nodes: Sequence[Node], running: Running, *,
     return _together(demands, known) + [job] * bool(job)
 
 
-def _misplaced(name: str, service: Service, nodes: Nodes) -> str:
+def _misplaced(name: str, service: Definition, nodes: Nodes) -> str:
     """Say that no node that takes tasks fits a service, or return ""."""
     wanted = constraints(service)
     for text in wanted:
@@ -127,7 +127,7 @@ def _updates(demands: Sequence[Demand], changing: Demand) -> Iterator[list[Deman
         yield [replace(demand, tasks=demand.tasks + (demand is changing)) for demand in demands]
 
 
-def _migration(stack: Stack, demands: Sequence[Demand], nodes: Nodes, running: Running) -> str:
+def _migration(stack: Stack, demands: Sequence[Demand], nodes: Nodes, running: Committed) -> str:
     """Say that the migration's job doesn't fit, or return "".
 
     Running tasks stay where they are. Before the first release there are none, and the

@@ -8,7 +8,7 @@ from stack.swarm.nodes import Node
 from stack.swarm.placement.constraint import Constraint
 from stack.swarm.placement.resources import UNLIMITED, Resources
 
-Service = Mapping[str, Any]
+Definition = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Demand:
     starts_first: bool = False
 
     @classmethod
-    def read(cls, name: str, service: Service, nodes: Iterable[Node]) -> "Demand":
+    def read(cls, name: str, service: Definition, nodes: Iterable[Node]) -> "Demand":
         """Read a service of a stack file, for the nodes that take tasks."""
         deploy = service.get("deploy") or {}
         fitting = tuple(node.id for node in nodes if fits(service, node))
@@ -54,17 +54,17 @@ class Demand:
         return tasks + ", and one more during an update" * (self.during_update > self.tasks)
 
 
-def fits(service: Service, node: Node) -> bool:
+def fits(service: Definition, node: Node) -> bool:
     """Return whether a node meets all of a service's constraints."""
     found = map(Constraint.read, constraints(service))
     return all(constraint is not None and constraint.fits(node) for constraint in found)
 
 
-def constraints(service: Service) -> list[str]:
+def constraints(service: Definition) -> list[str]:
     return list(((service.get("deploy") or {}).get("placement") or {}).get("constraints") or [])
 
 
-def _host_ports(service: Service) -> frozenset[str]:
+def _host_ports(service: Definition) -> frozenset[str]:
     """Return the ports that only one task on a node can have.
 
     Ports of the routing mesh and ports that Docker chooses don't count.

@@ -14,7 +14,7 @@ HOLDING = {"assigned", "accepted", "preparing", "ready", "starting", "running"}
 
 
 @dataclass(frozen=True)
-class Running:
+class Committed:
     """The services of the stack that exist, and what tasks hold of each node, by its id.
 
     `own` tasks are the stack's, `others` are those of anything else on the Swarm.
@@ -25,15 +25,15 @@ class Running:
     others: Mapping[str, Held] = field(default_factory=dict)
 
 
-def find_running(engine: Engine) -> Running:
+def find_running(engine: Engine) -> Committed:
     """Read the lasting tasks: neither stopping ones nor jobs, which end."""
     services = {service.id: service for service in find_services(engine)}
     own = {key: service.short_name for key, service in services.items() if service.of_stack}
     tasks = [task for task in find_tasks(engine)
              if task.desired_state == "running" and task.state in HOLDING]
-    return Running(frozenset(own.values()),
-                   _on_each_node((task for task in tasks if task.service in own), services),
-                   _on_each_node((task for task in tasks if task.service not in own), services))
+    return Committed(frozenset(own.values()),
+                     _on_each_node((task for task in tasks if task.service in own), services),
+                     _on_each_node((task for task in tasks if task.service not in own), services))
 
 
 def _on_each_node(tasks: Iterable[Task], services: Mapping[str, Service]) -> dict[str, Held]:

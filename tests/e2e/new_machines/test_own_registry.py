@@ -11,7 +11,7 @@ from stack.engine.cli import DockerCli
 from stack.engine.connection import connect
 from stack.engine.engine import Engine
 from stack.images import own_registry, registry_access
-from stack.images.registry_access import Registry, check
+from stack.images.registry_access import RegistryAccess, check
 from stack.inventory import Host, Ssh
 from stack.inventory.settings import ROOT
 from stack.machines.host_keys import Pinned
@@ -46,7 +46,7 @@ class Swarm:
     holder: RemoteMachine
     other: RemoteMachine
     changes: list[str]
-    registry: Registry
+    registry: RegistryAccess
 
     @property
     def engine(self) -> Engine:
@@ -79,7 +79,7 @@ def swarm(lab: Lab) -> Iterator[Swarm]:
     for line in ("mv /tmp/registry /srv/registry", BASE, BUILD):
         manager.console(line)
     holder, other = (reached(lab, machine) for machine in (manager, worker))
-    made = Swarm(manager, worker, holder, other, [], Registry("", "", ""))
+    made = Swarm(manager, worker, holder, other, [], RegistryAccess("", "", ""))
     made.changes = made.ensure()
     yield made
     for remote in (holder, other):
@@ -95,7 +95,7 @@ def reached(lab: Lab, machine: Machine) -> RemoteMachine:
     return remote
 
 
-def refusal(swarm: Swarm, machine: RemoteMachine, asked: Registry) -> str:
+def refusal(swarm: Swarm, machine: RemoteMachine, asked: RegistryAccess) -> str:
     """Return the error of a machine's engine that can't use a registry."""
     line = error_of(lambda: check(connect(machine), asked))
     start, end = f"the registry {asked.host}: ", ": ./fab bootstrap repairs the Swarm's own; " \
@@ -170,7 +170,7 @@ def test_nobody_pulls_without_the_password(swarm: Swarm, tag: str) -> None:
 
 def test_a_wrong_password_is_refused(swarm: Swarm) -> None:
     right = swarm.registry
-    wrong = Registry(right.address, right.user, "wrong", right.ca)
+    wrong = RegistryAccess(right.address, right.user, "wrong", right.ca)
 
     assert refusal(swarm, swarm.other, wrong) == "it rejects the password"
     check(connect(swarm.other), right)
@@ -196,7 +196,7 @@ def test_without_tls_nothing_is_revealed(swarm: Swarm) -> None:
 
 
 def test_a_missing_registry_is_not_mistaken_for_one_that_refuses(swarm: Swarm) -> None:
-    nowhere = Registry(f"{swarm.worker.address}:5999", "tally", "secret")
+    nowhere = RegistryAccess(f"{swarm.worker.address}:5999", "tally", "secret")
 
     assert refusal(swarm, swarm.other, nowhere) == "nothing is listening there"
 

@@ -9,7 +9,7 @@ from pathlib import PurePath
 import pytest
 
 from stack.bootstrap import networks
-from stack.bootstrap.port_check import Place, check
+from stack.bootstrap.port_check import Peer, check
 from stack.commands.cloud_init import render
 from stack.inventory import Host
 from stack.machines.local import LocalMachine
@@ -40,7 +40,7 @@ class ConsoleMachine(LocalMachine):
         return Completed(done.code, done.stdout, done.stderr)
 
 
-Places = tuple[Place, Place, Place]
+Places = tuple[Peer, Peer, Peer]
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,12 @@ def trio(lab: Lab) -> Iterator[list[Hardware]]:
 
 
 @pytest.fixture
-def places(trio: list[Hardware]) -> Iterator[Places]:
+def peers(trio: list[Hardware]) -> Iterator[Places]:
     """Yield three machines as two managers and a worker; check that no listener is left."""
     one, two, three = (ConsoleMachine(machine) for machine in trio)
-    yield (Place(one, trio[0].address, "manager", joined=False, registry=True),
-           Place(two, trio[1].address, "manager", joined=False, registry=False),
-           Place(three, trio[2].address, "worker", joined=False, registry=False))
+    yield (Peer(one, trio[0].address, "manager", joined=False, registry=True),
+           Peer(two, trio[1].address, "manager", joined=False, registry=False),
+           Peer(three, trio[2].address, "worker", joined=False, registry=False))
     for machine in trio:
         host.wait_until(lambda: listening(machine) == set(), 10, "end of what listened")
 
@@ -99,18 +99,18 @@ def drop(machine: Hardware, rule: str) -> None:
                     f"nft add rule inet other arriving {rule} drop")
 
 
-def test_peers_have_no_complaints(places: Places) -> None:
-    assert check(places) == []
+def test_peers_have_no_complaints(peers: Places) -> None:
+    assert check(peers) == []
 
 
 def test_dockers_own_ports_answer_on_nodes_that_have_joined(
-        places: Places, trio: list[Hardware]) -> None:
-    one, two, three = places
+        peers: Places, trio: list[Hardware]) -> None:
+    one, two, three = peers
     trio[0].console(f"docker swarm init --advertise-addr {one.private}")
     try:
         host.wait_until(lambda: listening(trio[0]) >= {"2377", "7946"}, 10, "Docker's ports")
         assert check((replace(one, joined=True), two, three)) == []
-        assert check(places) == []
+        assert check(peers) == []
         set_peers(trio[0], trio[1])
         assert check((replace(one, joined=True), two, three)) == [
             f"three can't reach {one.private} on any port"]
@@ -119,50 +119,50 @@ def test_dockers_own_ports_answer_on_nodes_that_have_joined(
         set_peers(trio[0], *trio)
 
 
-def test_a_missing_peer_is_named(places: Places, trio: list[Hardware]) -> None:
+def test_a_missing_peer_is_named(peers: Places, trio: list[Hardware]) -> None:
     set_peers(trio[1], trio[0])
 
-    lines = check(places)
+    lines = check(peers)
 
     set_peers(trio[1], *trio)
-    assert lines == [f"three can't reach {places[1].private} on any port"]
+    assert lines == [f"three can't reach {peers[1].private} on any port"]
 
 
-def test_a_machine_without_peers_takes_one_line(places: Places, trio: list[Hardware]) -> None:
+def test_a_machine_without_peers_takes_one_line(peers: Places, trio: list[Hardware]) -> None:
     set_peers(trio[1])
 
-    lines = check(places)
+    lines = check(peers)
 
     set_peers(trio[1], *trio)
-    assert lines == [f"no other machine can reach {places[1].private}, the private address of "
+    assert lines == [f"no other machine can reach {peers[1].private}, the private address of "
                      "two, on any port"]
 
 
-def test_a_machine_that_is_cut_off_takes_one_line(places: Places, trio: list[Hardware]) -> None:
+def test_a_machine_that_is_cut_off_takes_one_line(peers: Places, trio: list[Hardware]) -> None:
     drop(trio[2], "iifname eth0")
 
-    lines = check(places)
+    lines = check(peers)
 
     trio[2].console("nft delete table inet other")
-    assert lines == [f"no other machine can reach {places[2].private}, the private address of "
+    assert lines == [f"no other machine can reach {peers[2].private}, the private address of "
                      "three, on any port, nor it any other"]
 
 
-def test_one_closed_port_is_named(places: Places, trio: list[Hardware]) -> None:
+def test_one_closed_port_is_named(peers: Places, trio: list[Hardware]) -> None:
     drop(trio[1], "udp dport 4789")
 
-    lines = check(places)
+    lines = check(peers)
 
     trio[1].console("nft delete table inet other")
-    assert lines == [f"no other machine can reach {places[1].private} on udp/4789"]
+    assert lines == [f"no other machine can reach {peers[1].private} on udp/4789"]
 
 
 def test_a_port_closed_everywhere_takes_one_line(
-        places: Places, trio: list[Hardware]) -> None:
+        peers: Places, trio: list[Hardware]) -> None:
     for machine in trio:
         drop(machine, "udp dport 4789")
 
-    lines = check(places)
+    lines = check(peers)
 
     for machine in trio:
         machine.console("nft delete table inet other")
@@ -170,18 +170,18 @@ def test_a_port_closed_everywhere_takes_one_line(
 
 
 def test_a_port_taken_by_another_program_is_named_with_it(
-        places: Places, trio: list[Hardware]) -> None:
+        peers: Places, trio: list[Hardware]) -> None:
     trio[1].console("systemd-run --unit=web python3 -m http.server 7946 && "
                     "until ss -Hlnt | grep -q :7946; do sleep 0.1; done")
 
-    lines = check(places)
+    lines = check(peers)
 
     trio[1].console("systemctl stop web")
     assert lines == ["two: tcp/7946 is taken by python3, and Swarm needs it: stop that program"]
 
 
-def test_an_address_of_another_machine_is_refused(places: Places) -> None:
-    one, two, three = places
+def test_an_address_of_another_machine_is_refused(peers: Places) -> None:
+    one, two, three = peers
     mistaken = replace(three, private="192.0.2.77")
 
     lines = check((one, two, mistaken))
@@ -189,10 +189,10 @@ def test_an_address_of_another_machine_is_refused(places: Places) -> None:
     assert lines == [f"three: 192.0.2.77 isn't its address, it has {three.private}"]
 
 
-def test_a_machine_without_python_is_named(places: Places, trio: list[Hardware]) -> None:
+def test_a_machine_without_python_is_named(peers: Places, trio: list[Hardware]) -> None:
     trio[2].console("mv /usr/bin/python3 /usr/bin/python3.away")
 
-    lines = check(places)
+    lines = check(peers)
 
     trio[2].console("mv /usr/bin/python3.away /usr/bin/python3")
     assert lines == ["three has no python3: apt-get install python3"]

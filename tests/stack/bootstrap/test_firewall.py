@@ -104,9 +104,9 @@ def test_a_machine_without_our_firewall_is_left_alone(
 
 def test_the_inventory_decides_what_each_machine_is_asked(
         machines: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[port_check.Place] = []
+    asked: list[port_check.Peer] = []
 
-    def check(places: list[port_check.Place]) -> list[str]:
+    def check(places: list[port_check.Peer]) -> list[str]:
         asked.extend(places)
         return ["one doesn't reach two", "two doesn't reach one"]
     monkeypatch.setattr(port_check, "check", check)

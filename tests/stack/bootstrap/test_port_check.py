@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from stack.bootstrap import port_check, port_listener
-from stack.bootstrap.port_check import Place, Start, check, described, wanted
+from stack.bootstrap.port_check import Peer, Start, check, described, wanted
 from stack.inventory import Role
 from stack.machines.local import LocalMachine
 from stack.machines.machine import Completed, Input
@@ -35,42 +35,42 @@ class Named(LocalMachine):
         self.name = name
 
 
-def place(number: int, role: Role = "manager", joined: bool = False,
-          registry: bool = False) -> Place:
-    return Place(Named(f"203.0.113.{number}"), f"10.0.0.{number}", role, joined, registry)
+def peer(number: int, role: Role = "manager", joined: bool = False,
+         registry: bool = False) -> Peer:
+    return Peer(Named(f"203.0.113.{number}"), f"10.0.0.{number}", role, joined, registry)
 
 
-def trio() -> list[Place]:
-    return [place(11, registry=True), place(12), place(13)]
+def trio() -> list[Peer]:
+    return [peer(11, registry=True), peer(12), peer(13)]
 
 
-def shown(places: Sequence[Place]) -> set[tuple[str, str, str]]:
+def shown(peers: Sequence[Peer]) -> set[tuple[str, str, str]]:
     """Return the probes as (source, target, port), with the last parts of the addresses."""
     return {(probe.source.private[-2:], probe.target.private[-2:], probe.port)
-            for probe in wanted(places)}
+            for probe in wanted(peers)}
 
 
-def told(places: Sequence[Place], *broken: tuple[int, int, str]) -> list[str]:
+def told(peers: Sequence[Peer], *broken: tuple[int, int, str]) -> list[str]:
     """Describe failures (source, target, port); 0 is any machine, and * any port."""
-    tried = wanted(places)
+    tried = wanted(peers)
     return described(tried, [probe for probe in tried for source, target, port in broken
                              if probe.source.private.endswith(str(source or ""))
                              and probe.target.private.endswith(str(target or ""))
                              and port in (probe.port, "*")])
 
 
-def listening(places: Sequence[Place]) -> list[str]:
+def listening(peers: Sequence[Peer]) -> list[str]:
     """Return the listeners on these machines' addresses."""
     lines = LocalMachine().must(["ss", "-Hlntu"]).splitlines()
-    return [line for line in lines if any(f"{place.private}:" in line for place in places)]
+    return [line for line in lines if any(f"{peer.private}:" in line for peer in peers)]
 
 
 @pytest.fixture
-def loopback() -> list[Place]:
+def loopback() -> list[Peer]:
     """Three machines that are all this one, each with a loopback address of its own."""
     network = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"
-    return [replace(place, private=f"{network}.{number}", machine=Named(name))
-            for number, name, place in zip((11, 12, 13), "abc", trio())]
+    return [replace(peer, private=f"{network}.{number}", machine=Named(name))
+            for number, name, peer in zip((11, 12, 13), "abc", trio())]
 
 
 @pytest.fixture
@@ -88,36 +88,36 @@ def listen(address: str, *ports: str, seconds: float = 20) -> str:
 
 
 def test_a_single_machine_needs_no_port() -> None:
-    assert wanted([place(11)]) == []
+    assert wanted([peer(11)]) == []
 
 
 def test_managers_and_the_registry_need_more_ports_than_workers() -> None:
-    places = [place(11, registry=True), place(12, "worker")]
+    peers = [peer(11, registry=True), peer(12, "worker")]
 
-    assert shown(places) == {
+    assert shown(peers) == {
         *(("11", "12", port) for port in ALL),
         *(("12", "11", port) for port in (*ALL, "tcp/2377", "tcp/5000"))}
 
 
 def test_joined_nodes_are_only_tested_with_new_ones() -> None:
-    places = [place(11, joined=True), place(12, "worker", joined=True), place(13, "worker")]
+    peers = [peer(11, joined=True), peer(12, "worker", joined=True), peer(13, "worker")]
 
-    assert shown(places) == {
+    assert shown(peers) == {
         ("13", "11", "tcp/2377"), ("13", "11", "tcp/7946"), ("13", "12", "tcp/7946"),
         *(("11", "13", port) for port in ALL), *(("12", "13", port) for port in ALL)}
 
 
 def test_the_registry_is_tested_on_a_joined_node() -> None:
-    assert ("12", "11", "tcp/5000") in shown([place(11, joined=True, registry=True), place(12)])
+    assert ("12", "11", "tcp/5000") in shown([peer(11, joined=True, registry=True), peer(12)])
 
 
 def test_a_joined_node_may_need_a_listener_for_the_registry() -> None:
-    assert place(11, joined=True, registry=True).own == ("tcp/5000",)
-    assert place(11, joined=True).own == ()
+    assert peer(11, joined=True, registry=True).own == ("tcp/5000",)
+    assert peer(11, joined=True).own == ()
 
 
 def test_joined_nodes_run_nothing(no_commands: Path) -> None:
-    assert check([place(11, joined=True), place(12, joined=True)]) == []
+    assert check([peer(11, joined=True), peer(12, joined=True)]) == []
 
 
 def test_nothing_is_reported_without_a_failure() -> None:
@@ -167,29 +167,29 @@ def test_machines_that_cant_reach_each_other_take_one_line() -> None:
 
 
 def test_an_isolated_new_machine_doesnt_blame_joined_nodes() -> None:
-    places = [place(11, joined=True), place(12, joined=True), place(13)]
+    peers = [peer(11, joined=True), peer(12, joined=True), peer(13)]
 
-    assert told(places, (0, 0, "*")) == [
+    assert told(peers, (0, 0, "*")) == [
         "no other machine can reach 10.0.0.13, the private address of 203.0.113.13, on any "
         "port, nor it any other"]
 
 
 def test_a_new_machines_failures_with_several_nodes_take_one_line() -> None:
-    places = [place(11, joined=True), place(12, joined=True), place(13)]
+    peers = [peer(11, joined=True), peer(12, joined=True), peer(13)]
 
-    assert told(places, (13, 0, "tcp/2377")) == [
+    assert told(peers, (13, 0, "tcp/2377")) == [
         "203.0.113.13 can't reach 10.0.0.11 and 10.0.0.12 on tcp/2377"]
 
 
 def test_reachable_machines_have_no_complaints_and_no_listeners_left(
-        loopback: list[Place]) -> None:
+        loopback: list[Peer]) -> None:
     assert check(loopback) == []
 
     assert listening(loopback) == []
 
 
 def test_a_listener_ends_even_if_asking_is_interrupted(
-        loopback: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
+        loopback: list[Peer], monkeypatch: pytest.MonkeyPatch) -> None:
     class BreaksOff(Named):
         def run(self, command: Sequence[str], *, stdin: Input = None,
                 env: Mapping[str, str] | None = None, cwd: PurePath | None = None,
@@ -206,7 +206,7 @@ def test_a_listener_ends_even_if_asking_is_interrupted(
 
 
 def test_a_program_in_the_way_is_named_and_its_port_not_tried() -> None:
-    start = Start(place(11, registry=True), taken={"tcp/5000": frozenset({"nginx", "python3"})})
+    start = Start(peer(11, registry=True), taken={"tcp/5000": frozenset({"nginx", "python3"})})
 
     assert start.complaints == ["203.0.113.11: tcp/5000 is taken by nginx and python3, and the "
                                 "registry needs it: stop that program"]
@@ -216,7 +216,7 @@ def test_a_program_in_the_way_is_named_and_its_port_not_tried() -> None:
 
 @pytest.mark.parametrize("holders", [frozenset({"dockerd", "docker-proxy"}), frozenset()])
 def test_docker_and_the_kernel_may_hold_ports(holders: frozenset[str]) -> None:
-    start = Start(place(11), taken={"tcp/7946": holders, "udp/4789": holders})
+    start = Start(peer(11), taken={"tcp/7946": holders, "udp/4789": holders})
 
     assert start.complaints == []
     assert start.target("tcp/7946") == "connect/10.0.0.11:7946"
@@ -224,7 +224,7 @@ def test_docker_and_the_kernel_may_hold_ports(holders: frozenset[str]) -> None:
 
 
 def test_a_wrong_address_is_refused_with_the_real_ones(
-        loopback: list[Place], add_command: AddCommand) -> None:
+        loopback: list[Peer], add_command: AddCommand) -> None:
     add_command("ip", *answering(SHOWN))
     loopback[2] = replace(loopback[2], private="192.0.2.77")
 
@@ -232,13 +232,13 @@ def test_a_wrong_address_is_refused_with_the_real_ones(
 
 
 def test_a_machine_without_python_is_named(no_commands: Path) -> None:
-    assert check([place(11), place(12)]) == [
+    assert check([peer(11), peer(12)]) == [
         "203.0.113.11 has no python3: apt-get install python3",
         "203.0.113.12 has no python3: apt-get install python3"]
 
 
 def test_a_failing_python_is_reported_with_its_error(
-        loopback: list[Place], add_command: AddCommand) -> None:
+        loopback: list[Peer], add_command: AddCommand) -> None:
     add_command("python3", "echo no space left on device >&2", "exit 1")
 
     assert check(loopback)[0] == "the port test could not start on a: no space left on device"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stack.commands import plan
-from stack.commands.plan import UNKNOWN, Plan, Wanted
+from stack.commands.plan import UNKNOWN, Plan, PlannedRelease
 from stack.engine.engine import Engine
 from stack.state import lock, releases
 from stack.state.releases import Record
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unit
 
 SERVICES = ("traefik", "socket-proxy", "app", "postgres")
 NOTHING = Plan([], [], [], [], [])
-WANTED = Wanted("1.4.0+57", [], SERVICES, load(), [], [])
+WANTED = PlannedRelease("1.4.0+57", [], SERVICES, load(), [], [])
 STEP = Revision("0002", "0001")
 BY_HAND = "Changed by hand, or by a deploy that didn't finish; a deploy corrects it"
 

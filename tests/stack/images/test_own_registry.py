@@ -11,7 +11,7 @@ from stack.images import certificate, own_registry, registry_access
 from stack.images.own_registry import (
     LABEL, certificate_authority, certificate_name, find_credentials, fingerprint, htpasswd_name,
     keep_certificate, keep_password, key_name, pin, prune, render)
-from stack.images.registry_access import Registry, docker_config
+from stack.images.registry_access import RegistryAccess, docker_config
 from stack.machines.local import LocalMachine
 from tests.support.engine_api import FakeEngine
 from tests.support.failing import error_of
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 
 IP = "192.0.2.11"
 ADDRESS = f"{IP}:5000"
-OWN = Registry(ADDRESS, "tally", "secret")
+OWN = RegistryAccess(ADDRESS, "tally", "secret")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ class Manager(LocalMachine):
 
     def knows(self, user: str, password: str) -> "Manager":
         self.write(f"{self.root}{registry_access.CREDENTIALS}",
-                   docker_config(Registry(ADDRESS, user, password)))
+                   docker_config(RegistryAccess(ADDRESS, user, password)))
         return self
 
 

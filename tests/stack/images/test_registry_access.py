@@ -12,7 +12,7 @@ import pytest
 from stack.engine.engine import Engine
 from stack.images import registry_access
 from stack.images.registry_access import (
-    Registry, cause_of, check, docker_config, give_credentials, htpasswd, parse_credentials,
+    RegistryAccess, cause_of, check, docker_config, give_credentials, htpasswd, parse_credentials,
     read_credentials, trust)
 from stack.machines.local import LocalMachine
 from tests.support.failing import error_of
@@ -20,7 +20,7 @@ from tests.support.serving import serving
 
 pytestmark = pytest.mark.unit
 
-OWN = Registry("192.0.2.11:5000", "tally", "secret", ca="-----BEGIN CERTIFICATE-----\n")
+OWN = RegistryAccess("192.0.2.11:5000", "tally", "secret", ca="-----BEGIN CERTIFICATE-----\n")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
      "registry.example.org:8443/team/web/tally")])
 def test_image_names_begin_with_the_full_address(
         address: str, host: str, prefix: str) -> None:
-    found = Registry(address, "tally", "secret")
+    found = RegistryAccess(address, "tally", "secret")
 
     assert (found.host, found.prefix) == (host, prefix)
 
@@ -62,19 +62,20 @@ def test_hashes_of_the_same_password_differ() -> None:
 
 
 def test_docker_finds_the_credentials_under_the_host() -> None:
-    team = Registry("registry.example.org/team", "robot$deploy", "secret")
+    team = RegistryAccess("registry.example.org/team", "robot$deploy", "secret")
 
     assert json.loads(docker_config(team)) == {"auths": {"registry.example.org": {
         "auth": base64.b64encode(b"robot$deploy:secret").decode()}}}
 
 
 def test_a_registry_without_a_user_gets_no_credentials() -> None:
-    assert json.loads(docker_config(Registry("registry.example.org", "", ""))) == {"auths": {}}
+    nobodys = RegistryAccess("registry.example.org", "", "")
+    assert json.loads(docker_config(nobodys)) == {"auths": {}}
 
 
 @pytest.mark.parametrize("password", ["secret", "a:b", "", "ü ☃", "a\"\\"])
 def test_written_credentials_are_read_back(password: str) -> None:
-    written = docker_config(Registry("192.0.2.11:5000", "tally", password))
+    written = docker_config(RegistryAccess("192.0.2.11:5000", "tally", password))
 
     assert parse_credentials(written, "192.0.2.11:5000") == ("tally", password)
     assert parse_credentials(written, "192.0.2.12:5000") is None
@@ -118,7 +119,7 @@ def test_the_ca_is_trusted_for_the_registrys_host(here: Path, machine: LocalMach
 
 
 def test_a_public_ca_needs_no_trust(here: Path, machine: LocalMachine) -> None:
-    assert not trust(machine, Registry("registry.example.org", "tally", "secret"))
+    assert not trust(machine, RegistryAccess("registry.example.org", "tally", "secret"))
     assert list(here.iterdir()) == []
 
 
@@ -174,7 +175,7 @@ class Api(BaseHTTPRequestHandler):
 
 
 def test_an_engine_that_cant_log_in_is_refused_in_one_line() -> None:
-    right, wrong = (Registry("192.0.2.11:5000/team", "tally", password)
+    right, wrong = (RegistryAccess("192.0.2.11:5000/team", "tally", password)
                     for password in ("secret", "wrong"))
     with serving(Api) as port:
         engine = Engine(docker.DockerClient(base_url=f"tcp://127.0.0.1:{port}", version="1.41"))

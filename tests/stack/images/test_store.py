@@ -11,7 +11,7 @@ import pytest
 from stack.engine.cli import DockerCli
 from stack.engine.engine import Engine
 from stack.images.builds import Build
-from stack.images.registry_access import Registry
+from stack.images.registry_access import RegistryAccess
 from stack.images.store import LocalStore, RegistryStore, Store, of, own_address
 from stack.inventory import Host, Inventory
 from stack.inventory import Registry as Named
@@ -50,7 +50,7 @@ def fake() -> Distribution:
 def store(engine: Engine, add_command: AddCommand, *lines: str) -> RegistryStore:
     """Return a store whose docker command runs these lines."""
     add_command("docker", *lines)
-    return RegistryStore(engine, DockerCli(LocalMachine()), Registry(HOST, "", ""))
+    return RegistryStore(engine, DockerCli(LocalMachine()), RegistryAccess(HOST, "", ""))
 
 
 def build(tag: str) -> Build:
@@ -169,7 +169,7 @@ def test_a_named_registry_keeps_them(
     add_command("docker")
     kept = kept_for(NAMED, engine)
     assert isinstance(kept, RegistryStore)
-    assert kept.registry == Registry("registry.example.org/team", "", "")
+    assert kept.registry == RegistryAccess("registry.example.org/team", "", "")
 
 
 def test_the_swarms_own_registry_is_on_the_node_with_its_label() -> None:
@@ -185,7 +185,7 @@ def test_a_registrys_credentials_are_sent_with_the_request(
         client.api.hooks["response"].append(
             lambda response, **kwargs: sent.append(response.request.headers["X-Registry-Auth"]))
         kept = RegistryStore(Engine(client), DockerCli(LocalMachine()),
-                             Registry(HOST, "tally", "secret"))
+                             RegistryAccess(HOST, "tally", "secret"))
         assert kept.has(TAG)
     assert json.loads(base64.urlsafe_b64decode(sent[0])) \
         == {"username": "tally", "password": "secret"}

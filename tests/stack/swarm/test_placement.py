@@ -11,7 +11,7 @@ import pytest
 from stack.inventory.settings import ROOT
 from stack.swarm import stackfile
 from stack.swarm.nodes import Node
-from stack.swarm.placement import Held, Resources, Running, complaints, find_running
+from stack.swarm.placement import Committed, Held, Resources, complaints, find_running
 from stack.swarm.placement.constraint import Constraint
 from stack.swarm.placement.demand import Demand
 from stack.swarm.placement.packing import packs
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unit
 
 MIB = 2**20
 Service = dict[str, Any]
-NONE = Running()
+NONE = Committed()
 
 
 def node(name: str, memory: int = 1024, cpus: float = 2, *, role: str = "worker",
@@ -54,7 +54,7 @@ def port(published: int | str = 80, **keys: Any) -> dict[str, Any]:
 
 
 def found(nodes: list[Node], services: Mapping[str, Service],
-          running: Running = NONE) -> list[str]:
+          running: Committed = NONE) -> list[str]:
     """Return the complaints about these services, without a migration."""
     return complaints(Stack({"services": services}), nodes, running, migrates=False)
 
@@ -239,9 +239,9 @@ def test_a_global_service_has_to_fit_every_node() -> None:
 
 def test_other_stacks_reservations_are_not_free() -> None:
     others = {"id-a": Held(Resources(10**9, 600 * MIB))}
-    assert found([node("a")], {"app": service(memory="500M")}, Running(others=others)) == [
+    assert found([node("a")], {"app": service(memory="500M")}, Committed(others=others)) == [
         "app: a task reserves 500 MiB, 0 CPUs, which is too much for a (424 MiB, 1 CPUs)"]
-    assert found([node("a")], {"app": service(memory="500M")}, Running(own=others)) == []
+    assert found([node("a")], {"app": service(memory="500M")}, Committed(own=others)) == []
 
 
 def test_tasks_that_fit_one_by_one_but_not_together_are_a_complaint() -> None:
@@ -400,10 +400,10 @@ def test_memory_is_named_as_the_reason_if_it_is() -> None:
 def test_another_stacks_port_is_not_free() -> None:
     others = {"id-a": Held(ports=frozenset({"5000/tcp"}))}
     wanted = service(ports=[port(5000)], mode="global")
-    assert found([node("a"), node("b")], {"web": wanted}, Running(others=others)) == [
+    assert found([node("a"), node("b")], {"web": wanted}, Committed(others=others)) == [
         "web: 2 tasks, each with 5000/tcp of a node to itself, but the nodes that fit and have "
         "that free are: b (worker)"]
-    assert found([node("a"), node("b")], {"web": wanted}, Running(own=others)) == []
+    assert found([node("a"), node("b")], {"web": wanted}, Committed(own=others)) == []
 
 
 def test_a_global_update_that_starts_first_never_gets_its_port() -> None:
@@ -450,14 +450,14 @@ def test_the_stack_needs_its_reservations_and_room_for_an_update(
     "a (127 MiB, 2 CPUs)"])])
 def test_the_migration_needs_room_beside_the_running_tasks(left: int, expected: list[str]) -> None:
     own = {"id-a": Held(Resources(0, (2000 - left) * MIB))}
-    running = Running(frozenset({"postgres", "app"}), own)
+    running = Committed(frozenset({"postgres", "app"}), own)
     assert complaints(tally(), [only_node(2000)], running) == expected
     assert complaints(tally(), [only_node(2000)], running, migrates=False) == []
 
 
 def test_running_tasks_stay_on_their_nodes_during_the_migration() -> None:
     own = {"id-a": Held(Resources(0, 1000 * MIB)), "id-b": Held(Resources(0, 1000 * MIB))}
-    running = Running(frozenset({"postgres", "app"}), own)
+    running = Committed(frozenset({"postgres", "app"}), own)
     assert complaints(tally(), [only_node(), node("b")], running) == [
         "migrate: the job reserves 128 MiB, 0 CPUs, which doesn't fit into what is left of "
         "a (24 MiB, 2 CPUs), b (24 MiB, 2 CPUs)"]
@@ -467,17 +467,17 @@ def test_the_migration_needs_none_of_the_apps_ports() -> None:
     stack = tally(1)
     stack.services["app"]["ports"] = [port(8000)]
     stack.services["app"]["deploy"].update(update_config={}, rollback_config={})
-    running = Running(frozenset({"postgres"}), {"id-a": Held(ports=frozenset({"8000/tcp"}))})
+    running = Committed(frozenset({"postgres"}), {"id-a": Held(ports=frozenset({"8000/tcp"}))})
     assert complaints(stack, [only_node()], running) == []
 
 
 def test_the_first_migration_needs_room_beside_the_database() -> None:
     own = {"id-a": Held(Resources(0, 641 * MIB))}
-    running = Running(frozenset({"app"}), own)
+    running = Committed(frozenset({"app"}), own)
     assert complaints(tally(), [only_node()], running) == [
         "migrate: the job reserves 128 MiB, 0 CPUs, which doesn't fit beside postgres into "
         "what is left of a (383 MiB, 2 CPUs)"]
-    less = Running(frozenset({"app"}), {"id-a": Held(Resources(0, 640 * MIB))})
+    less = Committed(frozenset({"app"}), {"id-a": Held(Resources(0, 640 * MIB))})
     assert complaints(tally(), [only_node()], less) == []
 
 
@@ -494,7 +494,7 @@ def task(owner: str, host: str, *, state: str = "running", desired: str = "runni
             "Status": {"State": state}, "Spec": {"Resources": {"Reservations": reserved}}}
 
 
-def running_on(services: list[dict[str, Any]], *tasks: dict[str, Any]) -> Running:
+def running_on(services: list[dict[str, Any]], *tasks: dict[str, Any]) -> Committed:
     fake = FakeEngine()
     fake.kinds["services"] = {each["ID"]: each for each in services}
     fake.kinds["tasks"] = {str(place): each for place, each in enumerate(tasks)}
@@ -514,7 +514,7 @@ def test_the_stacks_own_tasks_are_distinguished_from_others() -> None:
     seen = running_on([APP, REGISTRY], task("app", "n1", reserved=RESERVED),
                       task("app", "n1", state="starting", reserved=RESERVED), task("app", "n2"),
                       task("registry", "n1", reserved=RESERVED))
-    assert seen == Running(
+    assert seen == Committed(
         frozenset({"app"}), {"n1": Held(Resources(2 * 10**9, 64 * MIB)), "n2": Held()},
         {"n1": Held(HELD.resources, frozenset({"5000/tcp"}))})
 
