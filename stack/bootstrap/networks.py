@@ -15,6 +15,7 @@ from stack.errors import OperatorError, Refused
 from stack.machines import docker_command, routes
 from stack.swarm import packets
 from stack.swarm.fleet import Member
+from stack.swarm.networks import find_networks
 
 # Swarm gives each overlay network a subnet of one of these; the first free pool is used.
 # Swarm's default, all of 10.0.0.0/8, would overlap a cloud's private addresses.
@@ -112,11 +113,9 @@ def ensure_gateway(member: Member, members: Sequence[Member]) -> str:
 
 def overlaps(engine: Engine, members: Sequence[Member]) -> list[OperatorError]:
     """Return a line for each overlay network of an existing Swarm that takes a private address."""
-    subnets = [(found["Name"], IPv4Network(each["Subnet"])) for found in engine.networks.list()
-               if found.get("Driver") == "overlay"
-               for each in (found.get("IPAM") or {}).get("Config") or [] if "." in each["Subnet"]]
-    return [Refused(f"{name} takes {subnet}, and with it {member.private}, the private address of "
-                    f"{member.name}: its containers can't reach that machine",
+    return [Refused(f"{network.name} takes {subnet}, and with it {member.private}, the private "
+                    f"address of {member.name}: its containers can't reach that machine",
                     "a Swarm keeps its address pool; docs/scaling.md says what another one takes")
-            for name, subnet in subnets for member in members
+            for network in find_networks(engine) if network.is_overlay
+            for subnet in network.subnets for member in members
             if member.private and IPv4Address(member.private) in subnet]

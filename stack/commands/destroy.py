@@ -13,6 +13,7 @@ from stack.release.target import Target
 from stack.state import failed_changes, lock, releases, schema
 from stack.swarm import secrets, volume
 from stack.swarm.names import NAMESPACE, OF_STACK, STACK
+from stack.swarm.networks import find_networks
 from stack.swarm.services import services
 
 CONTAINERS = ("ps", "--all", "--quiet", f"--filter=label={NAMESPACE}={STACK}")
@@ -58,7 +59,7 @@ def remove_stack(target: Target, timeout: float = 150) -> bool:
     migrate.remove_all(target.engine, *machines)
 
     def gone() -> bool:
-        return not target.engine.networks.list(OF_STACK) and not any(
+        return not find_networks(target.engine, OF_STACK) and not any(
             docker_command.must(machine, *CONTAINERS) for machine in machines)
     # Networks and containers may be left of a command that was broken off.
     if not services(target.engine) and gone():

@@ -8,8 +8,8 @@ from stack.errors import Refused
 from stack.machines import routes
 from stack.swarm.fleet import Member
 from stack.swarm.names import OF_STACK
+from stack.swarm.networks import find_networks
 
-OPTION = "com.docker.network.driver.mtu"
 # What Docker uses unless it is told: that of Ethernet, less the headers of VXLAN.
 ETHERNET, HEADERS = 1500, 50
 USUAL = ETHERNET - HEADERS
@@ -29,8 +29,7 @@ def overlay_mtu(engine: Engine, members: Sequence[Member]) -> int:
     """
     with ThreadPoolExecutor(len(members)) as pool:
         possible = min(pool.map(lambda member: least_mtu(member, members), members)) - HEADERS
-    there = {network["Name"]: int((network.get("Options") or {}).get(OPTION) or USUAL)
-             for network in engine.networks.list(OF_STACK)}
+    there = {network.name: network.mtu or USUAL for network in find_networks(engine, OF_STACK)}
     for name, mtu in there.items():
         if mtu > possible:
             raise Refused(f"{name} sends packets of {mtu} bytes, and the network between the "

@@ -9,6 +9,7 @@ from stack.errors import Refused
 from stack.swarm import packets
 from stack.swarm.fleet import Member
 from stack.swarm.names import NAMESPACE
+from stack.swarm.networks import MTU_OPTION
 from tests.stack.bootstrap.test_networks import Elsewhere, fleet
 from tests.support.engine_api import FakeEngine, reached
 from tests.support.failing import error_of
@@ -50,10 +51,10 @@ def test_one_machine_has_dockers_usual_size() -> None:
 
 def test_networks_that_exist_keep_their_size() -> None:
     assert mtu(engine_with(None, {}), [HERE]) == 1450
-    assert mtu(engine_with({packets.OPTION: "1200"}), pair("192.0.2.2")) == 1200
+    assert mtu(engine_with({MTU_OPTION: "1200"}), pair("192.0.2.2")) == 1200
 
 
-@pytest.mark.parametrize("options", [None, {}, {packets.OPTION: "1450"}])
+@pytest.mark.parametrize("options", [None, {}, {MTU_OPTION: "1450"}])
 def test_networks_whose_packets_are_too_large_are_refused(options: dict[str, str] | None) -> None:
     assert error_of(lambda: mtu(engine_with(options), pair("192.0.2.2")), Refused) == (
         "tally_0 sends packets of 1450 bytes, and the network between the machines takes 1450, "
