@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import psycopg
+from psycopg2.extensions import connection as Session
 from sqlalchemy import URL, Connection, Dialect, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -76,8 +76,6 @@ def open_postgresql(parameters: Mapping[str, str]) -> Open:
                 raise
             connection = dialect.connect(*positional, **pooled)
         entry.info["pooler"] = is_pooler(connection)
-        if entry.info["pooler"]:
-            connection.prepare_threshold = None
         return connection
 
     return connect
@@ -91,10 +89,12 @@ def startup_options(parameters: Mapping[str, str]) -> str:
     return " ".join(f"-c {name}={value}" for name, value in escaped.items())
 
 
-def is_pooler(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+def is_pooler(connection: Session) -> bool:
     """Return whether the answering session isn't the one that was opened."""
     connection.autocommit = True
-    session = connection.execute("SELECT pg_backend_pid()").fetchone()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        session = cursor.fetchone()
     connection.autocommit = False
     return session != (connection.info.backend_pid,)
 

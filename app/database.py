@@ -23,7 +23,8 @@ UNDEFINED_TEXTS = ("no such table", "no such column")
 # A single-threaded process needs one connection; the development server needs a few.
 POOL = {"pool_size": 2, "max_overflow": 8, "pool_timeout": 2}
 ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
-    "postgresql": POOL,
+    # Each new connection would ask for a type that no table has.
+    "postgresql": {**POOL, "use_native_hstore": False},
     # The default, REPEATABLE READ, would sum the slots of an old snapshot.
     "mysql": {**POOL, "isolation_level": "READ COMMITTED"},
     "sqlite": {},
@@ -107,8 +108,8 @@ def is_undefined(error: DBAPIError) -> bool:
 
 
 def driver_codes(error: DBAPIError) -> set[object]:
-    """Return the error's codes: psycopg's SQLSTATE and PyMySQL's first argument."""
-    return {getattr(error.orig, "sqlstate", None), *getattr(error.orig, "args", ())[:1]}
+    """Return the error's codes: psycopg2's SQLSTATE and PyMySQL's first argument."""
+    return {getattr(error.orig, "pgcode", None), *getattr(error.orig, "args", ())[:1]}
 
 
 def product(engine: Engine) -> str:

@@ -5,7 +5,6 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from psycopg import pq
 from pymysql.charset import charset_by_name
 from sqlalchemy.util import asbool
 
@@ -82,8 +81,18 @@ def server_parameters(options: str) -> dict[str, str]:
     }
 
 
+# The keywords of the libpq in psycopg2-binary, which can't be asked for a list.
+KEYWORDS = (
+    "service", "user", "password", "passfile", "channel_binding", "dbname", "host", "hostaddr",
+    "port", "client_encoding", "application_name", "fallback_application_name", "keepalives",
+    "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "sslmode",
+    "sslnegotiation", "sslcompression", "sslcert", "sslkey", "sslcertmode", "sslpassword",
+    "sslrootcert", "sslcrl", "sslcrldir", "sslsni", "requirepeer", "require_auth",
+    "ssl_min_protocol_version", "ssl_max_protocol_version", "gssencmode", "krbsrvname", "gsslib",
+    "gssdelegation", "replication", "target_session_attrs", "load_balance_hosts",
+)
 LIBPQ: dict[str, Check] = {
-    **{option.keyword.decode(): unchecked for option in pq.Conninfo.get_defaults()},
+    **dict.fromkeys(KEYWORDS, unchecked),
     "connect_timeout": whole_seconds,
     "options": server_parameters,
 }

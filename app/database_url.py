@@ -25,7 +25,7 @@ class Backend:
     options: Mapping[str, Check]
 
 
-POSTGRESQL = Backend("postgresql", "psycopg", LIBPQ)
+POSTGRESQL = Backend("postgresql", "psycopg2", LIBPQ)
 MYSQL = Backend("mysql", "pymysql", PYMYSQL)
 SQLITE_FILE = Backend("sqlite", "pysqlite", SQLITE)
 BACKENDS = {

@@ -108,6 +108,10 @@ def fields(**values: object) -> dict[str, dict[str, object]]:
 
 
 def cause(error: BaseException) -> str:
-    """Describe an error on one line; use the driver's message for a database error."""
+    """Describe an error on one line; use the driver's message for a database error.
+
+    PostgreSQL's message without its details, which may repeat a visitor's digest.
+    """
     original = getattr(error, "orig", None) or error
-    return f"{type(original).__name__}: {' '.join(str(original).split())}"
+    text = getattr(getattr(original, "diag", None), "message_primary", None) or str(original)
+    return f"{type(original).__name__}: {' '.join(text.split())}"

@@ -77,8 +77,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "driver"),
     [
-        ("postgres://u@h/d", "postgresql+psycopg"),
-        ("postgresql://u@h/d", "postgresql+psycopg"),
+        ("postgres://u@h/d", "postgresql+psycopg2"),
+        ("postgresql://u@h/d", "postgresql+psycopg2"),
         ("mysql://u@h/d", "mysql+pymysql"),
         ("mariadb://u@h/d", "mysql+pymysql"),
         ("sqlite:////tmp/d", "sqlite"),

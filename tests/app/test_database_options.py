@@ -13,12 +13,13 @@ import flask_migrate
 import pytest
 import requests
 from flask import Flask
+from psycopg2.extensions import parse_dsn
 from sqlalchemy import text
 
 from app import create_app
 from app.connections import startup_options
 from app.database import engine_options
-from app.database_options import server_parameters
+from app.database_options import LIBPQ, server_parameters
 from app.database_url import parse
 from app.models import db
 from tests.app.test_migrations import flask_db
@@ -54,6 +55,12 @@ def driver_arguments(url: str) -> dict[str, object]:
 ])
 def test_a_urls_options_win_and_the_others_stay(url: str, name: str, value: object) -> None:
     assert driver_arguments(url)[name] == value
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("keyword", LIBPQ)
+def test_libpq_knows_each_of_its_options(keyword: str) -> None:
+    assert parse_dsn(f"{keyword}=1") == {keyword: "1"}
 
 
 @pytest.mark.unit

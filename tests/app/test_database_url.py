@@ -96,8 +96,7 @@ def test_a_host_is_what_libpq_takes_it_for(authority: str, host: str | None) -> 
     ("postgresql://u:p@h:65536/d", "the port is not a number from 1 to 65535"),
     ("postgresql://u:p@a..b/d", "the host is not a valid name"),
     ("postgresql://u:p@/d?host=a,b&port=1,2,3", "expected one port, or a port for each host"),
-    ("postgresql+psycopg2://u:p@h/d",
-     "the driver psycopg2 is not installed: use postgresql://"),
+    ("postgresql+psycopg://u:p@h/d", "the driver psycopg is not installed: use postgresql://"),
     ("postgresql+asyncpg://u:p@h/d", "the driver asyncpg is not installed: use postgresql://"),
     ("mysql+mysqldb://u:p@h/d", "the driver mysqldb is not installed: use mysql://"),
     ("oracle://u:p@h/d", "oracle is not one of postgres, postgresql, mysql, mariadb, sqlite"),
@@ -109,7 +108,7 @@ def test_a_wrong_part_is_named(url: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(("url", "driver"), [
-    ("postgresql+psycopg://u@h/d", "postgresql+psycopg"),
+    ("postgresql+psycopg2://u@h/d", "postgresql+psycopg2"),
     ("mysql+pymysql://u@h/d", "mysql+pymysql"),
     ("sqlite+pysqlite:////d", "sqlite"),
 ])
@@ -118,7 +117,7 @@ def test_the_installed_driver_may_be_named(url: str, driver: str) -> None:
 
 
 @pytest.mark.parametrize(("url", "reason"), [
-    ("postgresql://u@h/d?prepare_threshold=0", "unknown option prepare_threshold: psycopg knows "),
+    ("postgresql://u@h/d?prepare_threshold=0", "unknown option prepare_threshold: psycopg2 knows "),
     ("postgresql://u@h/d?connect_timeout=soon", "the option connect_timeout: expected a whole "),
     ("postgresql://u@h/d?options=fast", "the option options: expected -c name=value "),
     ("postgresql://u@h/d?sslmode", "the option sslmode has no value"),

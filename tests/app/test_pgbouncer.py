@@ -117,13 +117,11 @@ def test_of_two_migrations_at_once_one_waits_for_the_other(
     assert "schema is up to date: 0002\n" in told
 
 
-def test_a_direct_connection_starts_with_its_time_limits_and_prepares_statements(
+def test_a_direct_connection_starts_with_its_time_limits(
     postgres_database: Database,
 ) -> None:
     with engine_of(postgres_database, "?options=-c+statement_timeout%3D4s") as engine:
         with engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            assert driver is not None and driver.prepare_threshold == 5
             assert connection.info["pooler"] is False
         assert shown(engine, "statement_timeout") == "4s"
         assert shown(engine, "idle_in_transaction_session_timeout") == "10s"
