@@ -33,7 +33,7 @@ def prepare(engine: Engine, parameters: Mapping[str, str]) -> None:
             own = server_parameters(str(engine.url.query.get("options", "")))
             limits = {**parameters, **own}
             listen(engine, open_postgresql(limits))
-            event.listen(engine, "begin", limit_transaction(limits))
+            event.listen(engine, "begin", limit_transaction)
         case "mysql":
             listen(engine, open_mysql)
         case _:
@@ -76,6 +76,7 @@ def open_postgresql(parameters: Mapping[str, str]) -> Open:
                 raise
             connection = dialect.connect(*positional, **pooled)
         entry.info["pooler"] = is_pooler(connection)
+        entry.info["limits"] = transaction_limits(parameters)
         return connection
 
     return connect
@@ -99,16 +100,16 @@ def is_pooler(connection: Session) -> bool:
     return session != (connection.info.backend_pid,)
 
 
-def limit_transaction(parameters: Mapping[str, str]) -> Callable[[Connection], None]:
-    """Return a function that sets the server parameters of a pooler's transaction."""
+def transaction_limits(parameters: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """Return the statement that sets the server parameters of one transaction, and its values."""
     statement = "SELECT " + ", ".join(["set_config(%s, %s, true)"] * len(parameters))
-    values = tuple(text for parameter in parameters.items() for text in parameter)
+    return statement, tuple(text for parameter in parameters.items() for text in parameter)
 
-    def begin(connection: Connection) -> None:
-        if connection.info.get("pooler"):
-            connection.exec_driver_sql(statement, values)
 
-    return begin
+def limit_transaction(connection: Connection) -> None:
+    """Set the server parameters of a pooler's transaction."""
+    if connection.info.get("pooler"):
+        connection.exec_driver_sql(*connection.info["limits"])
 
 
 def open_mysql(

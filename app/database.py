@@ -15,8 +15,9 @@ Result = TypeVar("Result")
 DEADLOCK_ATTEMPTS = 5
 # PostgreSQL: serialization_failure, deadlock_detected. MySQL: ER_LOCK_DEADLOCK.
 DEADLOCK_CODES = {"40001", "40P01", 1213}
-# PostgreSQL: undefined_table, undefined_column. MySQL: ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR.
-UNDEFINED_CODES = {"42P01", "42703", 1146, 1054}
+# PostgreSQL: undefined_table, undefined_column, undefined_function.
+# MySQL: ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR.
+UNDEFINED_CODES = {"42P01", "42703", "42883", 1146, 1054}
 # SQLite has no codes for them.
 UNDEFINED_TEXTS = ("no such table", "no such column")
 
@@ -102,7 +103,7 @@ def is_deadlock(error: DBAPIError) -> bool:
 
 
 def is_undefined(error: DBAPIError) -> bool:
-    """Return whether a statement needs a table or a column that the database lacks."""
+    """Return whether a statement needs something that the database lacks."""
     codes = driver_codes(error)
     return not codes.isdisjoint(UNDEFINED_CODES) or str(error.orig).startswith(UNDEFINED_TEXTS)
 

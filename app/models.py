@@ -26,12 +26,14 @@ Digest = LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
 
 
 class Visitor(db.Model):  # type: ignore[name-defined, misc]
-    """A visitor, known only by a digest: no address, no time, no serial number."""
+    """A visitor, known only by a digest: no address, no serial number, no time but a UTC day."""
 
     __tablename__ = "visitors"
 
     visitor: Mapped[bytes] = mapped_column(Digest, primary_key=True)
     visits: Mapped[int] = mapped_column(BigInteger)
+    # The last visit's; empty if the release before counted it. A retention needs it.
+    last_day: Mapped[date | None]
 
 
 class VisitorTotal(db.Model):  # type: ignore[name-defined, misc]
@@ -55,5 +57,14 @@ class NewVisitors(db.Model):  # type: ignore[name-defined, misc]
     __table_args__ = {"postgresql_with": {"fillfactor": 50}}
 
     day: Mapped[date] = mapped_column(primary_key=True)
+    slot: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    visitors: Mapped[int] = mapped_column(BigInteger)
+
+
+class ForgottenVisitors(db.Model):  # type: ignore[name-defined, misc]
+    """The visitors whose digests were deleted: one row, since only commands write it."""
+
+    __tablename__ = "forgotten_visitors"
+
     slot: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     visitors: Mapped[int] = mapped_column(BigInteger)

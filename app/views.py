@@ -11,9 +11,10 @@ from app.addresses import visitor_digest
 from app.chart import chart
 from app.config import ConfigError
 from app.database import product
+from app.figures import DAYS_SHOWN, Tally
 from app.metrics import current_metrics
 from app.models import db
-from app.visits import DAYS_SHOWN, Tally, count_visit, read_tally
+from app.visits import count_visit, read_tally
 
 blueprint = Blueprint("views", __name__)
 

@@ -1,44 +1,28 @@
 """Count visits exactly, even under concurrency."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import timedelta
 
 from sqlalchemy import Connection, Engine, bindparam, func, null, select, union_all
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects import mysql, sqlite
 
+from app import one_statement
 from app.database import transact
+from app.figures import DAYS_SHOWN, Tally, utc_today
 from app.models import NewVisitors, Visitor, VisitorTotal
 
-DAYS_SHOWN = 30
 visitors = Visitor.__table__
 visitor_totals = VisitorTotal.__table__
 new_visitors = NewVisitors.__table__
 
-
-@dataclass(frozen=True)
-class Tally:
-    """The figures of a page: the visitor's visits, all visitors, new visitors per day."""
-
-    visits: int
-    visitors: int
-    today: date
-    new_by_day: Mapping[date, int]
-
-
 # Only the insert fires the triggers that count a new visitor.
-UPSERTS = {
-    "postgresql": postgresql.insert(visitors)
-    .values(visits=1)
-    .on_conflict_do_update(index_elements=["visitor"], set_={"visits": visitors.c.visits + 1})
-    .returning(visitors.c.visits),
-    "sqlite": sqlite.insert(visitors)
-    .values(visits=1)
-    .on_conflict_do_update(index_elements=["visitor"], set_={"visits": visitors.c.visits + 1})
-    .returning(visitors.c.visits),
-}
-MYSQL_UPSERT = (
-    mysql.insert(visitors).values(visits=1).on_duplicate_key_update(visits=visitors.c.visits + 1)
+SQLITE_INSERT = sqlite.insert(visitors).values(visits=1)
+SQLITE_UPSERT = SQLITE_INSERT.on_conflict_do_update(
+    index_elements=["visitor"],
+    set_={"visits": visitors.c.visits + 1, "last_day": SQLITE_INSERT.excluded.last_day},
+).returning(visitors.c.visits)
+MYSQL_INSERT = mysql.insert(visitors).values(visits=1)
+MYSQL_UPSERT = MYSQL_INSERT.on_duplicate_key_update(
+    visits=visitors.c.visits + 1, last_day=MYSQL_INSERT.inserted.last_day
 )
 VISITS = select(visitors.c.visits).where(visitors.c.visitor == bindparam("visitor"))
 # One query for both: a row for each day, and a row without a day for the total.
@@ -52,6 +36,8 @@ FIGURES = union_all(
 
 def count_visit(engine: Engine, visitor: bytes) -> Tally:
     """Add one visit, commit it durably and return the figures."""
+    if engine.dialect.name == "postgresql":
+        return one_statement.count_visit(engine, visitor)
     return transact(engine, lambda connection: tally(connection, add_visit(connection, visitor)))
 
 
@@ -62,12 +48,12 @@ def read_tally(engine: Engine, visitor: bytes) -> Tally:
 
 def add_visit(connection: Connection, visitor: bytes) -> int:
     """Insert the visitor or increment their visits; return the new number of visits."""
+    values = {"visitor": visitor, "last_day": utc_today()}
     if connection.dialect.name == "mysql":
         # MySQL has no RETURNING; the upsert locked the row, so this read is exact.
-        connection.execute(MYSQL_UPSERT, {"visitor": visitor})
+        connection.execute(MYSQL_UPSERT, values)
         return visits_of(connection, visitor)
-    upsert = UPSERTS[connection.dialect.name]
-    return int(connection.execute(upsert, {"visitor": visitor}).scalar_one())
+    return int(connection.execute(SQLITE_UPSERT, values).scalar_one())
 
 
 def visits_of(connection: Connection, visitor: bytes) -> int:
@@ -77,8 +63,9 @@ def visits_of(connection: Connection, visitor: bytes) -> int:
 
 def tally(connection: Connection, visits: int) -> Tally:
     """Read the total and the recent days, including this transaction's changes."""
-    today = datetime.now(timezone.utc).date()
+    today = utc_today()
     since = today - timedelta(days=DAYS_SHOWN - 1)
     rows = connection.execute(FIGURES, {"since": since}).all()
     total = sum(int(count or 0) for day, count in rows if day is None)
-    return Tally(visits, total, today, {day: int(count) for day, count in rows if day is not None})
+    days = sorted((day, int(count)) for day, count in rows if day is not None)
+    return Tally(visits, total, today, dict(days))

@@ -68,7 +68,7 @@ def test_a_page_on_the_schema_before_logs_what_to_do(
 ) -> None:
     environ = migrated(any_database, "0001").environ(any_database.owner)
     error = logged(create_app(environ).test_client(), capsys)
-    assert error["schema"] == "the schema is at 0001, this code needs 0002: run flask db upgrade"
+    assert error["schema"] == "the schema is at 0001, this code needs 0003: run flask db upgrade"
 
 
 @pytest.mark.unit

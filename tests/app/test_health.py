@@ -56,7 +56,7 @@ def test_it_is_not_ready_without_a_schema(any_database: Database) -> None:
 def test_it_is_not_ready_on_the_previous_schema(app: Flask) -> None:
     set_revision(app, "0001")
     response = app.test_client().get("/readyz")
-    told = "the schema is at 0001, this code needs 0002: run flask db upgrade\n"
+    told = "the schema is at 0001, this code needs 0003: run flask db upgrade\n"
     assert (response.status_code, response.text) == (503, told)
 
 
@@ -91,8 +91,9 @@ def test_it_is_not_ready_if_the_schema_was_only_stamped(
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.text == (
-        "the schema is at 0002, but has no table new_visitors, visitor_totals, visitors: restore a "
-        "backup, or if there is no data, run flask db stamp base and flask db upgrade\n"
+        "the schema is at 0003, but has no table forgotten_visitors, new_visitors, visitor_totals, "
+        "visitors: restore a backup, or if there is no data, run flask db stamp base and flask db "
+        "upgrade\n"
     )
     with owning(any_database):
         flask_migrate.stamp(revision="base")
@@ -106,4 +107,4 @@ def test_it_is_not_ready_without_one_of_its_tables(app: Flask) -> None:
         connection.execute(text("DROP TABLE new_visitors"))
     response = app.test_client().get("/readyz")
     assert response.status_code == 503
-    assert response.text.startswith("the schema is at 0002, but has no table new_visitors: ")
+    assert response.text.startswith("the schema is at 0003, but has no table new_visitors: ")

@@ -21,6 +21,7 @@ from tests.support.services import PASSWORD, ROOT, Database, Postgres, wait_unti
 UPGRADED = (
     "upgraded to 0001: count visitors, and exactly how many there are.\n"
     "upgraded to 0002: count the new visitors of each day.\n"
+    "upgraded to 0003: count a visit in one statement, and know the day of a visitor's last one.\n"
 )
 
 
@@ -84,7 +85,7 @@ def test_upgrade_lists_each_revision_and_then_nothing_to_do(
     first = flask_db(as_owner(any_database), "upgrade")
     second = flask_db(as_owner(any_database), "upgrade")
     assert (first.returncode, first.stdout, first.stderr) == (0, UPGRADED, "")
-    assert (second.returncode, second.stdout) == (0, "schema is up to date: 0002\n")
+    assert (second.returncode, second.stdout) == (0, "schema is up to date: 0003\n")
 
 
 def test_the_models_match_the_migrated_schema(any_database: Database) -> None:
@@ -97,6 +98,8 @@ def test_a_downgrade_leaves_nothing_and_can_be_upgraded_again(any_database: Data
     migrated(any_database)
     down = flask_db(as_owner(any_database), "downgrade", "base")
     assert down.stdout.splitlines() == [
+        "downgraded from 0003: count a visit in one statement, and know the day of a visitor's last "
+        "one.",
         "downgraded from 0002: count the new visitors of each day.",
         "downgraded from 0001: count visitors, and exactly how many there are.",
     ]
@@ -152,7 +155,7 @@ def test_a_second_upgrade_waits_for_the_first_and_finds_nothing_to_do(
             assert first_line(second) == waiting
             visit.rollback()
             assert UPGRADED.splitlines()[1] in first.communicate(timeout=30)[0]
-            assert second.communicate(timeout=30)[0] == "schema is up to date: 0002\n"
+            assert second.communicate(timeout=30)[0] == "schema is up to date: 0003\n"
             assert (first.returncode, second.returncode) == (0, 0)
 
 
@@ -162,8 +165,8 @@ def test_two_upgrades_at_once_on_mariadb_both_succeed(mariadb_database: Database
     with started(environ, "upgrade") as first, started(environ, "upgrade") as second:
         told = first.communicate(timeout=30)[0] + second.communicate(timeout=30)[0]
     assert (first.returncode, second.returncode) == (0, 0), told
-    assert told.count("upgraded to") == 2
-    assert "schema is up to date: 0002\n" in told
+    assert told.count("upgraded to") == 3
+    assert "schema is up to date: 0003\n" in told
 
 
 @pytest.mark.service

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 
 import pytest
 import requests
@@ -69,7 +69,8 @@ def test_only_the_digest_is_stored(any_app: Flask) -> None:
     page(any_app, "192.0.2.1")
     with any_app.app_context(), db.engine.connect() as connection:
         rows = connection.execute(select(Visitor.__table__)).all()
-    assert [(len(visitor), visits) for visitor, visits in rows] == [(16, 1)]
+    assert [(len(visitor), visits) for visitor, visits, _ in rows] == [(16, 1)]
+    assert [isinstance(last_day, date) for _, _, last_day in rows] == [True]
 
 
 def visit_all(address: str, clients: Iterable[str]) -> list[str]:

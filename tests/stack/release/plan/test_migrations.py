@@ -50,5 +50,7 @@ def test_a_migration_is_listed_with_its_description_and_what_it_removes(tmp_path
 
 def test_applied_migrations_are_not_listed() -> None:
     steps = revisions.newer_than(revisions.read(VERSIONS), {"0001"})
-    assert migrations.lines(VERSIONS, steps) == ["0002: count the new visitors of each day."]
+    assert migrations.lines(VERSIONS, steps) == [
+        "0002: count the new visitors of each day.",
+        "0003: count a visit in one statement, and know the day of a visitor's last one."]
     assert migrations.lines(VERSIONS, []) == []

@@ -1,0 +1,134 @@
+"""Count a visit on PostgreSQL in one statement, which is one round trip.
+
+It goes straight to the driver's connection: each page would otherwise wait four times, to begin,
+to count, to read and to commit, and pay for SQLAlchemy's execution of each.
+"""
+
+import select
+import time
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import psycopg2
+from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy.exc import DBAPIError
+
+from app.database import DEADLOCK_ATTEMPTS, is_deadlock
+from app.figures import DAYS_SHOWN, Tally, utc_today
+
+PREPARE = "PREPARE add_to_visitors (bytea, date) AS SELECT * FROM add_to_visitors($1, $2)"
+EXECUTE = "EXECUTE add_to_visitors (%s, %s)"
+# Through a pooler, the next statement may run in another session, where nothing is prepared.
+SELECT = "SELECT * FROM add_to_visitors(%s, %s)"
+# Visits don't change past days, but a mend may.
+PAST_SECONDS = 60
+
+
+class Past(NamedTuple):
+    """The new visitors of the days before yesterday, which no visit changes any more."""
+
+    new_by_day: Mapping[date, int]
+    until: date
+    expires: float
+
+
+pasts: WeakKeyDictionary[Engine, Past] = WeakKeyDictionary()
+
+
+def count_visit(engine: Engine, visitor: bytes) -> Tally:
+    """Add one visit, durable when this returns, and return the figures.
+
+    Only a deadlock is retried, of which the server says that it left no changes. A connection
+    that breaks off may have counted the visit, and libpq doesn't tell why it did: its last error,
+    without a code, replaces the server's.
+    """
+    past = pasts.get(engine)
+    if past is None or past.expires < time.monotonic():
+        past = Past({}, utc_today() - timedelta(days=DAYS_SHOWN), time.monotonic() + PAST_SECONDS)
+    attempt = 1
+    while True:
+        try:
+            visits, total, today, days = execute(engine, (psycopg2.Binary(visitor), past.until))
+            break
+        except DBAPIError as error:
+            if not is_deadlock(error) or attempt == DEADLOCK_ATTEMPTS:
+                raise
+            attempt += 1
+    new_by_day = {**past.new_by_day, **parsed(days)}
+    remember(engine, past, new_by_day, today)
+    return Tally(visits, total, today, new_by_day)
+
+
+def parsed(days: str | None) -> dict[date, int]:
+    """Return the new visitors by day, from "2024-05-03 12 2024-05-04 7"."""
+    words = (days or "").split()
+    return dict(zip(map(date.fromisoformat, words[::2]), map(int, words[1::2])))
+
+
+def remember(engine: Engine, past: Past, new_by_day: Mapping[date, int], today: date) -> None:
+    """Keep what no later visit changes.
+
+    A visit that began just before midnight may still be counted for yesterday.
+    """
+    yesterday = today - timedelta(days=1)
+    if past.until != yesterday:
+        first = today - timedelta(days=DAYS_SHOWN - 1)
+        kept = {day: count for day, count in new_by_day.items() if first <= day < yesterday}
+        pasts[engine] = Past(kept, yesterday, past.expires)
+
+
+def execute(engine: Engine, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Run the statement on a pooled connection; raises SQLAlchemy's error of the driver's."""
+    driver = engine.dialect.loaded_dbapi
+    try:
+        pooled = open_connection(engine)
+        try:
+            return row(pooled, values)
+        except driver.Error:
+            if getattr(pooled.driver_connection, "closed", True):
+                pooled.invalidate()
+            raise
+        finally:
+            pooled.close()
+    except driver.Error as error:
+        raise DBAPIError.instance(
+            SELECT, None, error, driver.Error, hide_parameters=True, dialect=engine.dialect,
+        ) from error
+
+
+def open_connection(engine: Engine) -> PoolProxiedConnection:
+    """Return a connection that the server hasn't closed while it was idle.
+
+    A server says nothing unasked unless it ends the session, so this needs no round trip.
+    """
+    while True:
+        pooled = engine.raw_connection()
+        if not select.select([pooled.driver_connection], [], [], 0)[0]:
+            return pooled
+        pooled.invalidate()
+        pooled.close()
+
+
+def row(pooled: PoolProxiedConnection, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Run the statement in a transaction of its own, and return its one row."""
+    connection: Any = pooled.driver_connection
+    info = pooled.info
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            if info["pooler"]:
+                # Both in one message, and so in one transaction.
+                limits, parameters = info["limits"]
+                cursor.execute(f"{limits}; {SELECT}", (*parameters, *values))
+            else:
+                if "prepared" not in info:
+                    cursor.execute(PREPARE)
+                    info["prepared"] = True
+                cursor.execute(EXECUTE, values)
+            found: tuple[Any, ...] = cursor.fetchone()
+            return found
+    finally:
+        if not connection.closed:
+            connection.autocommit = False
