@@ -1,8 +1,11 @@
 """Lay out the chart of new visitors per day, in SVG units."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 WIDTH = 600
 HEIGHT = 140
@@ -11,8 +14,7 @@ GAP = 4
 STUB = 2
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """One day's bar."""
 
     day: date
@@ -23,8 +25,7 @@ class Bar:
     height: float
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """All bars, oldest first, and the figures for the text description."""
 
     bars: tuple[Bar, ...]
@@ -36,16 +37,17 @@ class Chart:
 
 def chart(new_by_day: Mapping[date, int], today: date, days: int) -> Chart:
     """Return one bar per day up to today; absent days had no new visitors."""
-    shown = [today - timedelta(days=ago) for ago in reversed(range(days))]
-    highest = max(new_by_day.get(day, 0) for day in shown)
+    shown = days_until(today, days)
+    counts = [new_by_day.get(day, 0) for day in shown]
+    highest = max(counts)
     pitch = WIDTH / days
-    bars = tuple(
-        bar(day, new_by_day.get(day, 0), highest, index * pitch, pitch)
-        for index, day in enumerate(shown)
-    )
+    bars = tuple([
+        bar(day, visitors, highest, index * pitch, pitch)
+        for index, (day, visitors) in enumerate(zip(shown, counts))
+    ])
     # On a tie, the most recent day.
-    peak = max(bars, key=lambda bar: (bar.visitors, bar.day))
-    return Chart(bars, peak, sum(bar.visitors for bar in bars))
+    peak = next(bar for bar in reversed(bars) if bar.visitors == highest)
+    return Chart(bars, peak, sum([bar.visitors for bar in bars]))
 
 
 def bar(day: date, visitors: int, highest: int, left: float, pitch: float) -> Bar:
@@ -55,3 +57,35 @@ def bar(day: date, visitors: int, highest: int, left: float, pitch: float) -> Ba
         day, visitors, round(left + GAP / 2, 2), round(HEIGHT - height, 2), round(pitch - GAP, 2),
         round(height, 2),
     )
+
+
+@lru_cache(maxsize=1)
+def days_until(today: date, days: int) -> tuple[date, ...]:
+    """Return as many days as this, the last of which is today."""
+    return tuple(today - timedelta(days=ago) for ago in reversed(range(days)))
+
+
+@lru_cache(maxsize=64)
+def label(day: date) -> str:
+    """Format a date like 3 May."""
+    return f"{day.day} {day:%b}"
+
+
+def drawn(chart: Chart) -> Markup:
+    """Return the bars in SVG, each with its title.
+
+    Not by the template, which takes four times as long for thirty bars.
+    """
+    today = chart.bars[-1].day
+    return Markup("".join([
+        f'<rect x="{bar.x}" y="{bar.y}" width="{bar.width}" height="{bar.height}" rx="2"'
+        f'{kind(bar, today)}><title>{label(bar.day)}: {bar.visitors}</title></rect>\n'
+        for bar in chart.bars
+    ]))
+
+
+def kind(bar: Bar, today: date) -> str:
+    """Return the attribute by which the style sheet colours a bar."""
+    if bar.day == today:
+        return ' class="today"'
+    return "" if bar.visitors else ' class="none"'

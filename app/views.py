@@ -3,17 +3,17 @@
 from datetime import date
 from functools import lru_cache
 
-from flask import Blueprint, Flask, Response, abort, current_app, jsonify, render_template, request
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request
 from jinja2 import Template, TemplateError
 from markupsafe import Markup
 
 from app.addresses import visitor_digest
-from app.chart import chart
+from app.chart import chart, drawn, label
 from app.config import ConfigError
 from app.database import product
-from app.figures import DAYS_SHOWN, Tally
 from app.metrics import current_metrics
 from app.models import db
+from app.figures import DAYS_SHOWN, Tally
 from app.visits import count_visit, read_tally
 
 blueprint = Blueprint("views", __name__)
@@ -45,7 +45,7 @@ def compile_templates(app: Flask) -> None:
 @blueprint.app_template_filter()
 def day(date: date) -> str:
     """Format a date like 3 May."""
-    return f"{date.day} {date:%b}"
+    return label(date)
 
 
 @blueprint.app_template_global()
@@ -68,27 +68,34 @@ def page() -> str:
     if is_speculative():
         abort(403, "This page is not sent in advance, because each visit counts.")
     figures = count_or_read(visitor(current_app.config["VISITOR_KEY"]))
-    return render_template(
-        "page.html",
-        figures=figures,
-        chart=rendered_chart(
-            current_app.jinja_env.get_template("chart.html"),
-            tuple(sorted(figures.new_by_day.items())),
-            figures.today,
+    template = current_app.jinja_env.get_template
+    return skeleton(template("page.html"), product(db.engine)) % {
+        "times": "1 time" if figures.visits == 1 else f"{figures.visits} times",
+        "visitors": figures.visitors,
+        "chart": rendered_chart(
+            template("chart.html"), tuple(figures.new_by_day.items()), figures.today
         ),
-        database=product(db.engine),
-    )
+    }
+
+
+@lru_cache(maxsize=1)
+def skeleton(template: Template, database: str) -> str:
+    """Render what all pages have in common, with places for what they haven't.
+
+    Rendering the template for each visit would take as long as counting it.
+    """
+    marks = {name: Markup(f"\ue000{name}\ue001") for name in ("times", "visitors", "chart")}
+    text = template.render(**marks, database=database).replace("%", "%%")
+    return text.replace("\ue000", "%(").replace("\ue001", ")s")
 
 
 @lru_cache(maxsize=1)
 def rendered_chart(
     template: Template, new_by_day: tuple[tuple[date, int], ...], today: date
-) -> Markup:
-    """Render the chart; cache it until its figures or its template change.
-
-    Rendering it takes most of a page's time.
-    """
-    return Markup(template.render(chart=chart(dict(new_by_day), today, DAYS_SHOWN)))
+) -> str:
+    """Render the chart; cache it until its figures or its template change."""
+    laid_out = chart(dict(new_by_day), today, DAYS_SHOWN)
+    return template.render(chart=laid_out, bars=drawn(laid_out))
 
 
 def visitor(key: bytes) -> bytes:

@@ -1,10 +1,12 @@
 """The chart has one bar per day, to scale."""
 
 from datetime import date
+from xml.etree import ElementTree
 
 import pytest
+from flask.testing import FlaskClient
 
-from app.chart import HEIGHT, STUB, WIDTH, chart
+from app.chart import HEIGHT, STUB, WIDTH, chart, drawn
 
 pytestmark = pytest.mark.unit
 TODAY = date(2024, 3, 1)
@@ -34,3 +36,20 @@ def test_the_description_has_the_total_and_the_latest_peak() -> None:
 
 def test_days_before_the_first_bar_are_left_out() -> None:
     assert chart({date(2024, 1, 1): 7}, TODAY, 3).total == 0
+
+
+def test_each_bar_is_drawn_to_scale_with_its_day_and_its_count() -> None:
+    yesterday = date(2024, 2, 29)
+    svg = ElementTree.fromstring(f"<svg>{drawn(chart({TODAY: 12, yesterday: 6}, TODAY, 3))}</svg>")
+    assert [(rect.get("class"), rect.get("height"), rect.findtext("title")) for rect in svg] == [
+        ("none", str(float(STUB)), "28 Feb: 0"), (None, str((HEIGHT + STUB) / 2), "29 Feb: 6"),
+        ("today", str(float(HEIGHT)), "1 Mar: 12"),
+    ]
+
+
+def test_the_page_says_in_words_what_the_chart_shows(client: FlaskClient) -> None:
+    for address in ("192.0.2.1", "192.0.2.2"):
+        page = client.get("/", headers={"X-Forwarded-For": address}).text
+    assert 'role="img" aria-labelledby="chart-title chart-description"' in page
+    assert "with 2; 2 so far today.</desc>" in page
+    assert page.count("<rect ") == 30 and page.count(": 2</title></rect>") == 1
