@@ -19,7 +19,7 @@ DEADLOCK_CODES = {"40001", "40P01", 1213}
 # MySQL: ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR.
 UNDEFINED_CODES = {"42P01", "42703", "42883", 1146, 1054}
 # SQLite has no codes for them.
-UNDEFINED_TEXTS = ("no such table", "no such column")
+UNDEFINED_TEXTS = ("no such table", "no such column", "table visitors has no column")
 
 # A single-threaded process needs one connection; the development server needs a few.
 POOL = {"pool_size": 2, "max_overflow": 8, "pool_timeout": 2}

@@ -105,10 +105,15 @@ def open_connection(engine: Engine) -> PoolProxiedConnection:
     """
     while True:
         pooled = engine.raw_connection()
-        if not select.select([pooled.driver_connection], [], [], 0)[0]:
+        if not is_readable(pooled.driver_connection):
             return pooled
         pooled.invalidate()
         pooled.close()
+
+
+def is_readable(connection: Any) -> bool:
+    """Return whether the server has said something, or has gone."""
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def row(pooled: PoolProxiedConnection, values: tuple[Any, ...]) -> tuple[Any, ...]:

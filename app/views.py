@@ -11,9 +11,9 @@ from app.addresses import visitor_digest
 from app.chart import chart, drawn, label
 from app.config import ConfigError
 from app.database import product
+from app.figures import DAYS_SHOWN, Tally
 from app.metrics import current_metrics
 from app.models import db
-from app.figures import DAYS_SHOWN, Tally
 from app.visits import count_visit, read_tally
 
 blueprint = Blueprint("views", __name__)
@@ -23,8 +23,8 @@ MOST_PADDING = 16384
 # The templates that a page needs. Jinja doesn't list one that is missing.
 TEMPLATES = ("base.html", "page.html", "chart.html", "error.html")
 
-# Where browsers say that a request is in advance: today's header, and older ones.
-PURPOSES = ("Sec-Purpose", "Purpose", "X-Moz", "X-Purpose")
+# Where browsers say that a request is in advance: the header Sec-Purpose, and older ones.
+PURPOSES = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ", "HTTP_X_PURPOSE")
 
 
 def compile_templates(app: Flask) -> None:
@@ -108,8 +108,8 @@ def visitor(key: bytes) -> bytes:
 
 def is_speculative() -> bool:
     """Return whether a browser requests the page in advance, in case someone visits it."""
-    purposes = [request.headers.get(name, "").lower() for name in PURPOSES]
-    return any(purpose.startswith(("prefetch", "preview")) for purpose in purposes)
+    given = [request.environ[name].lower() for name in PURPOSES if name in request.environ]
+    return any(purpose.startswith(("prefetch", "preview")) for purpose in given)
 
 
 def count_or_read(visitor: bytes) -> Tally:

@@ -98,8 +98,8 @@ def test_a_downgrade_leaves_nothing_and_can_be_upgraded_again(any_database: Data
     migrated(any_database)
     down = flask_db(as_owner(any_database), "downgrade", "base")
     assert down.stdout.splitlines() == [
-        "downgraded from 0003: count a visit in one statement, and know the day of a visitor's last "
-        "one.",
+        "downgraded from 0003: count a visit in one statement, and know the day of a visitor's "
+        "last one.",
         "downgraded from 0002: count the new visitors of each day.",
         "downgraded from 0001: count visitors, and exactly how many there are.",
     ]

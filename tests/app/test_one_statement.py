@@ -143,14 +143,16 @@ def test_a_visit_whose_session_ends_meanwhile_is_503_and_not_counted(
     client.get("/", headers=VISITOR)
     codes: list[int] = []
     name = postgres_database.url.rpartition("/")[2]
-    visit = threading.Thread(target=lambda: codes.append(client.get("/", headers=VISITOR).status_code))
+    visit = threading.Thread(
+        target=lambda: codes.append(client.get("/", headers=VISITOR).status_code))
     with postgres_server.connect(name) as holder, holder.transaction():
         holder.execute("UPDATE visitors SET visits = visits")
         visit.start()
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s " \
             "AND wait_event_type = 'Lock' AND datname = %s"
         with postgres_server.connect() as other:
-            wait_until(lambda: other.execute(ended, [f"{EXECUTE}%", name]).fetchone() == (True,),
+            asked = [f"{EXECUTE}%", name]
+            wait_until(lambda: other.execute(ended, asked).fetchone() == (True,),
                        "the waiting session is ended")
     visit.join(10)
     assert codes == [503]
