@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import database, errors, headers, health, logs, metrics, observe, schema, views, workers
+from app import (
+    database, errors, headers, health, logs, metrics, observe, schema, upkeep, views, workers)
 from app.config import read_settings
 
 
@@ -31,6 +32,7 @@ def create_app(
     errors.register(app)
     database.register(app)
     schema.register(app)
+    upkeep.register(app)
     app.register_blueprint(views.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)

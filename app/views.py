@@ -1,6 +1,6 @@
 """The page and the version."""
 
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request
@@ -14,7 +14,7 @@ from app.database import product
 from app.figures import DAYS_SHOWN, Tally
 from app.metrics import current_metrics
 from app.models import db
-from app.visits import count_visit, read_tally
+from app.visits import count_visit, read_figures, read_tally
 
 blueprint = Blueprint("views", __name__)
 
@@ -119,6 +119,20 @@ def count_or_read(visitor: bytes) -> Tally:
     figures = count_visit(db.engine, visitor)
     current_metrics().visits.inc()
     return figures
+
+
+@blueprint.get("/stats.json")
+def stats() -> Response:
+    """Return the page's figures without counting a visit; a cache may keep them for a second."""
+    figures = read_figures(db.engine)
+    first = figures.today - timedelta(days=DAYS_SHOWN - 1)
+    shown = [first + timedelta(days=number) for number in range(DAYS_SHOWN)]
+    response = jsonify(
+        visitors=figures.visitors,
+        new_by_day={day.isoformat(): figures.new_by_day.get(day, 0) for day in shown},
+    )
+    response.headers["Cache-Control"] = "public, max-age=1"
+    return response
 
 
 @blueprint.get("/version")

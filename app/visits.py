@@ -46,6 +46,11 @@ def read_tally(engine: Engine, visitor: bytes) -> Tally:
     return transact(engine, lambda connection: tally(connection, visits_of(connection, visitor)))
 
 
+def read_figures(engine: Engine) -> Tally:
+    """Return the figures of no visitor in particular."""
+    return transact(engine, lambda connection: tally(connection, 0))
+
+
 def add_visit(connection: Connection, visitor: bytes) -> int:
     """Insert the visitor or increment their visits; return the new number of visits."""
     values = {"visitor": visitor, "last_day": utc_today()}
