@@ -214,7 +214,7 @@ def test_both_transactions_of_a_deadlock_succeed(
         one_is_done.set()
 
     with app.app_context():
-        statement = text("INSERT INTO visitors VALUES (:row, 0)")
+        statement = text("INSERT INTO visitors (visitor, visits) VALUES (:row, 0)")
         parameters = [{"row": row.encode()} for row in rows]
         transact(db.engine, lambda connection: connection.execute(statement, parameters).close())
         threads = [threading.Thread(target=run, args=order, daemon=True)
