@@ -12,16 +12,18 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import psycopg2
-from sqlalchemy import Engine, PoolProxiedConnection
+import sqlalchemy
+from sqlalchemy import Engine, PoolProxiedConnection, func
 from sqlalchemy.exc import DBAPIError
 
-from app.database import DEADLOCK_ATTEMPTS, is_deadlock
-from app.figures import DAYS_SHOWN, Tally, utc_today
+from app.database import DEADLOCK_ATTEMPTS, is_deadlock, transact
+from app.figures import DAYS_SHOWN, Tally
+from app.models import NewVisitors
 
-PREPARE = "PREPARE add_to_visitors (bytea, date) AS SELECT * FROM add_to_visitors($1, $2)"
-EXECUTE = "EXECUTE add_to_visitors (%s, %s)"
+PREPARE = "PREPARE add_to_visitors (bytea) AS SELECT * FROM add_to_visitors($1)"
+EXECUTE = "EXECUTE add_to_visitors (%s)"
 # Through a pooler, the next statement may run in another session, where nothing is prepared.
-SELECT = "SELECT * FROM add_to_visitors(%s, %s)"
+SELECT = "SELECT * FROM add_to_visitors(%s)"
 # Visits don't change past days, but a mend may.
 PAST_SECONDS = 60
 
@@ -30,7 +32,7 @@ class Past(NamedTuple):
     """The new visitors of the days before yesterday, which no visit changes any more."""
 
     new_by_day: Mapping[date, int]
-    until: date
+    yesterday: date
     expires: float
 
 
@@ -44,48 +46,52 @@ def count_visit(engine: Engine, visitor: bytes) -> Tally:
     that breaks off may have counted the visit, and libpq doesn't tell why it did: its last error,
     without a code, replaces the server's.
     """
-    past = pasts.get(engine)
-    if past is None or past.expires < time.monotonic():
-        past = Past({}, utc_today() - timedelta(days=DAYS_SHOWN), time.monotonic() + PAST_SECONDS)
     attempt = 1
     while True:
         try:
-            visits, total, today, days = execute(engine, (psycopg2.Binary(visitor), past.until))
+            visits, total, today, new_today, new_yesterday = execute(engine, visitor)
             break
         except DBAPIError as error:
             if not is_deadlock(error) or attempt == DEADLOCK_ATTEMPTS:
                 raise
             attempt += 1
-    new_by_day = {**past.new_by_day, **parsed(days)}
-    remember(engine, past, new_by_day, today)
-    return Tally(visits, total, today, new_by_day)
-
-
-def parsed(days: str | None) -> dict[date, int]:
-    """Return the new visitors by day, from "2024-05-03 12 2024-05-04 7"."""
-    words = (days or "").split()
-    return dict(zip(map(date.fromisoformat, words[::2]), map(int, words[1::2])))
-
-
-def remember(engine: Engine, past: Past, new_by_day: Mapping[date, int], today: date) -> None:
-    """Keep what no later visit changes.
-
-    A visit that began just before midnight may still be counted for yesterday.
-    """
     yesterday = today - timedelta(days=1)
-    if past.until != yesterday:
-        first = today - timedelta(days=DAYS_SHOWN - 1)
-        kept = {day: count for day, count in new_by_day.items() if first <= day < yesterday}
-        pasts[engine] = Past(kept, yesterday, past.expires)
+    past = past_until(engine, yesterday)
+    days = {**past.new_by_day, yesterday: int(new_yesterday), today: int(new_today)}
+    return Tally(visits, total, today, days)
 
 
-def execute(engine: Engine, values: tuple[Any, ...]) -> tuple[Any, ...]:
+def past_until(engine: Engine, yesterday: date) -> Past:
+    """Return the days before yesterday, from this process or, once a minute, from the database.
+
+    Yesterday isn't among them: a visit that began just before midnight may still be counted.
+    """
+    past = pasts.get(engine)
+    if past is None or past.yesterday != yesterday or past.expires < time.monotonic():
+        past = Past(read_past(engine, yesterday), yesterday, time.monotonic() + PAST_SECONDS)
+        pasts[engine] = past
+    return past
+
+
+def read_past(engine: Engine, yesterday: date) -> Mapping[date, int]:
+    """Read the days before yesterday that a page shows, oldest first."""
+    first = yesterday - timedelta(days=DAYS_SHOWN - 2)
+    query = (
+        sqlalchemy.select(NewVisitors.day, func.sum(NewVisitors.visitors))
+        .where(NewVisitors.day >= first, NewVisitors.day < yesterday)
+        .group_by(NewVisitors.day).order_by(NewVisitors.day)
+    )
+    rows = transact(engine, lambda connection: connection.execute(query).all())
+    return {day: int(count) for day, count in rows}
+
+
+def execute(engine: Engine, visitor: bytes) -> tuple[Any, ...]:
     """Run the statement on a pooled connection; raises SQLAlchemy's error of the driver's."""
     driver = engine.dialect.loaded_dbapi
     try:
         pooled = open_connection(engine)
         try:
-            return row(pooled, values)
+            return row(pooled, (psycopg2.Binary(visitor),))
         except driver.Error:
             if getattr(pooled.driver_connection, "closed", True):
                 pooled.invalidate()

@@ -16,8 +16,9 @@ depends_on = None
 POSTGRESQL = (
     """
     CREATE FUNCTION add_to_visitors(
-        digest bytea, since date,
-        OUT visits bigint, OUT total bigint, OUT today date, OUT days text
+        digest bytea,
+        OUT visits bigint, OUT total bigint,
+        OUT today date, OUT new_today bigint, OUT new_yesterday bigint
     ) LANGUAGE plpgsql AS $$
     BEGIN
         today := (now() AT TIME ZONE 'UTC')::date;
@@ -25,12 +26,11 @@ POSTGRESQL = (
         ON CONFLICT (visitor) DO UPDATE
         SET visits = known.visits + 1, last_day = excluded.last_day
         RETURNING known.visits INTO add_to_visitors.visits;
-        SELECT (SELECT sum(counted.visitors) FROM visitor_totals AS counted),
-               (SELECT string_agg(each.day || ' ' || each.visitors, ' ' ORDER BY each.day)
-                FROM (SELECT counted.day, sum(counted.visitors) AS visitors
-                      FROM new_visitors AS counted WHERE counted.day >= since
-                      GROUP BY counted.day) AS each)
-        INTO total, days;
+        SELECT (SELECT sum(slots.visitors) FROM visitor_totals AS slots),
+               coalesce(sum(counted.visitors) FILTER (WHERE counted.day = today), 0),
+               coalesce(sum(counted.visitors) FILTER (WHERE counted.day < today), 0)
+        INTO total, new_today, new_yesterday
+        FROM new_visitors AS counted WHERE counted.day >= today - 1;
     END $$
     """,
     f"""
@@ -59,6 +59,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the function before what it uses."""
     if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION add_to_visitors(bytea, date)")
+        op.execute("DROP FUNCTION add_to_visitors(bytea)")
     op.drop_table("forgotten_visitors")
     op.drop_column("visitors", "last_day")
