@@ -9,7 +9,7 @@ import yaml
 
 from stack.bootstrap.install_docker import DAEMON_SETTINGS
 from stack.swarm.names import STACK
-from stack.swarm.packets import OPTION
+from stack.swarm.networks import MTU_OPTION
 from stack.swarm.stackfile import Stack
 from tests.files.dockerfile import last_stage
 from tests.files.sample import STACK_FILE, VARIABLES
@@ -148,7 +148,7 @@ def test_only_the_edge_network_reaches_the_outside(stack: Stack) -> None:
 def test_each_network_sends_packets_of_the_size_that_a_deploy_finds(stack: Stack) -> None:
     assert [(network["driver"], network["driver_opts"]) for network
             in stack.content["networks"].values()] \
-        == [("overlay", {OPTION: VARIABLES["OVERLAY_MTU"]})] * 3
+        == [("overlay", {MTU_OPTION: VARIABLES["OVERLAY_MTU"]})] * 3
 
 
 def test_only_traefik_publishes_ports_on_its_node_itself(stack: Stack) -> None:
