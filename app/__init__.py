@@ -4,11 +4,12 @@ import os
 from collections.abc import Mapping
 
 from flask import Flask
+from sqlalchemy.exc import DBAPIError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import (
     database, errors, headers, health, logs, metrics, observe, schema, upkeep, views, workers)
-from app.config import read_settings
+from app.config import ConfigError, read_settings
 
 
 def create_app(
@@ -39,7 +40,11 @@ def create_app(
     views.compile_templates(app)
     workers.register(app)
     if app.config["DATABASE_IS_DEFAULT"]:
-        schema.upgrade(app)
+        try:
+            schema.upgrade(app)
+        except DBAPIError as error:
+            file = app.config["SQLALCHEMY_DATABASE_URI"].database
+            raise ConfigError(f"{file} cannot be used: {logs.cause(error)}") from error
     return app
 
 

@@ -1,6 +1,7 @@
 """Read the settings from environment variables and secret files."""
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -122,8 +123,16 @@ def with_password(url: URL, password: str | None) -> URL:
 
 def default_database(instance: Path) -> URL:
     """Return the URL of the SQLite file for development without a configured database."""
-    instance.mkdir(parents=True, exist_ok=True)
+    make_folder(instance)
     return URL.create("sqlite", database=str(instance / "tally.sqlite3"))
+
+
+def make_folder(path: Path) -> None:
+    """Make the instance folder unless it is there; raises ConfigError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made: {error.strerror}") from error
 
 
 def visitor_key(environ: Mapping[str, str], instance: Path, production: bool) -> Key:
@@ -141,15 +150,23 @@ def visitor_key(environ: Mapping[str, str], instance: Path, production: bool) ->
 def development_key(instance: Path) -> str:
     """Return the random key in the instance folder; create it on first use."""
     path = instance / "visitor.key"
-    instance.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        # Complete before it has its name, which only one of several processes can give it.
-        with tempfile.NamedTemporaryFile("w", dir=instance, encoding="utf-8") as file:
-            file.write(secrets.token_hex(32))
-            file.flush()
-            with suppress(FileExistsError):
-                os.link(file.name, path)
-    return path.read_text(encoding="utf-8")
+    make_folder(instance)
+    try:
+        if not path.exists():
+            # Complete before it has its name, which only one of several processes can give it.
+            with tempfile.NamedTemporaryFile("w", dir=instance, encoding="utf-8") as file:
+                file.write(secrets.token_hex(32))
+                file.flush()
+                with suppress(FileExistsError):
+                    os.link(file.name, path)
+        key = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read or made: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text: delete it") from None
+    if len(key) < MINIMUM_KEY_LENGTH:
+        raise ConfigError(f"{path} contains no key: delete it")
+    return key
 
 
 def user_url(environ: Mapping[str, str]) -> str | None:
@@ -178,6 +195,6 @@ def development_version() -> str:
 def seconds(environ: Mapping[str, str], name: str, default: int) -> int:
     """Return a setting in whole seconds, at least 1."""
     text = setting(environ, name) or str(default)
-    if not text.isdecimal() or int(text) < 1:
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
         raise ConfigError(f"{name} must be a whole number of seconds, at least 1")
     return int(text)

@@ -1,11 +1,13 @@
 """The options that a database's URL may contain, and the checks of their values."""
 
+import configparser
 import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from pymysql.charset import charset_by_name
+from pymysql.optionfile import Parser
 from sqlalchemy.util import asbool
 
 # Raises ValueError, whose text says what is wrong with the value.
@@ -51,6 +53,15 @@ def readable(path: str) -> None:
         Path(path).open("rb").close()
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
+
+
+def option_file(path: str) -> None:
+    """Check a file of MySQL options; raises ValueError without a word of the file's."""
+    readable(path)
+    try:
+        Parser().read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        raise ValueError(f"{path} is not a file of MySQL options") from None
 
 
 def directory(path: str) -> None:
@@ -112,7 +123,7 @@ PYMYSQL: dict[str, Check] = {
     "write_timeout": whole_seconds,
     "client_flag": number,
     "local_infile": boolean,
-    "read_default_file": readable,
+    "read_default_file": option_file,
     "read_default_group": unchecked,
     "ssl_ca": certificates,
     "ssl_capath": directory,

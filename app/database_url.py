@@ -45,6 +45,7 @@ SERVER = re.compile(
 )
 FILE = re.compile(r"/(?P<database>[^?]*)(?:\?(?P<query>.*))?")
 HOST = re.compile(r"[\w.,:%-]*|/.*")
+SECRETS = frozenset({"password", "sslpassword"})
 OPTION = re.compile(r"[\w.-]+")
 
 
@@ -87,7 +88,7 @@ def backend_of(scheme: str) -> Backend:
 def parse_file(rest: str) -> URL:
     """Parse the part after sqlite://; raises UrlError."""
     parts = FILE.fullmatch(rest)
-    database = unquote(parts["database"], errors="strict") if parts else ""
+    database = decoded(parts["database"]) if parts else ""
     if parts is None or database in ("", ":memory:") or database.startswith("file:"):
         raise UrlError("SQLite needs the path of a file: sqlite:////directory/file")
     options = read_options(SQLITE_FILE, parts["query"])
@@ -99,7 +100,7 @@ def parse_server(backend: Backend, rest: str) -> URL:
     parts = SERVER.fullmatch(rest)
     if parts is None:
         refuse_form()
-    text = {name: unquote(part or "", errors="strict") for name, part in parts.groupdict().items()}
+    text = {name: decoded(part or "") for name, part in parts.groupdict().items()}
     host = checked_host(text["ipv6"] or text["host"])
     port = checked_port(text["port"])
     database = text["database"]
@@ -114,6 +115,15 @@ def parse_server(backend: Backend, rest: str) -> URL:
         username=username or None, password=password or None,
         host=host or None, port=port, database=database or None, query=options,
     ))
+
+
+def decoded(part: str) -> str:
+    """Return a part without its percent-encoding; raises UrlError."""
+    text = unquote(part, errors="strict")
+    if "\0" in text:
+        # A driver would take it for the end of everything.
+        raise UrlError("%00 cannot be part of a URL")
+    return text
 
 
 def connectable(url: URL) -> URL:
@@ -139,7 +149,7 @@ def checked_host(host: str) -> str:
 
 def checked_port(port: str) -> int | None:
     """Return a port's number, or None if it isn't given; raises UrlError."""
-    if port and not 0 < int(port) < 65536:
+    if port and (len(port) > 5 or not 0 < int(port) < 65536):
         raise UrlError("the port is not a number from 1 to 65535")
     return int(port) if port else None
 
@@ -147,9 +157,12 @@ def checked_port(port: str) -> int | None:
 def read_options(backend: Backend, query: str | None) -> dict[str, str]:
     """Return the options, each of which the driver knows; raises UrlError."""
     pairs = parse_qsl(query or "", keep_blank_values=True, errors="strict")
-    for name, value in pairs:
-        check_option(backend, name, value)
     names = [name for name, _ in pairs]
+    for name, value in pairs:
+        if name not in backend.options and SECRETS.intersection(names):
+            # It may be the end of a password with a "&".
+            refuse_form()
+        check_option(backend, name, value)
     for name in names:
         if names.count(name) > 1:
             raise UrlError(f"the option {name} is set more than once")

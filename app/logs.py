@@ -13,6 +13,8 @@ log = logging.getLogger("tally")
 
 # The longest text of a line in characters, so that no client can fill the log.
 LONGEST = 500
+# As the servers quote it: user "tally_app" in PostgreSQL, user 'tally_app' in MariaDB.
+USER_NAME = re.compile(r"\b(user|role) ([\"'])[^\"']*\2")
 # The development server colours its messages.
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -121,8 +123,10 @@ def fields(**values: object) -> dict[str, dict[str, object]]:
 def cause(error: BaseException) -> str:
     """Describe an error on one line; use the driver's message for a database error.
 
-    PostgreSQL's message without its details, which may repeat a visitor's digest.
+    PostgreSQL's message without its details, which may repeat a visitor's digest, and without the
+    user's name, in whose place of a URL a password may have been written.
     """
     original = getattr(error, "orig", None) or error
     text = getattr(getattr(original, "diag", None), "message_primary", None) or str(original)
-    return f"{type(original).__name__}: {' '.join(text.split())}"
+    text = USER_NAME.sub(r"\1 \2***\2", " ".join(text.split()))
+    return f"{type(original).__name__}: {text}"

@@ -1,6 +1,7 @@
 """Settings come from the environment or from files; a wrong one is reported in one line."""
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,37 @@ def test_development_needs_no_setting(tmp_path: Path) -> None:
     assert config["USER_NAME"] == "an unnamed operator"
     assert (config["USER_URL"], config["COMMIT"]) == (None, "unknown")
     assert config["VERSION"] == Path("version.txt").read_text().strip() + "+dev"
+
+
+def spoil_with_a_folder(key: Path) -> None:
+    key.mkdir()
+
+
+def spoil_with_nothing(key: Path) -> None:
+    key.touch()
+
+
+def spoil_with_bytes(key: Path) -> None:
+    key.write_bytes(b"\xff")
+
+
+@pytest.mark.parametrize(("spoil", "reason"), [
+    (spoil_with_a_folder, "cannot be read or made: Is a directory"),
+    (spoil_with_nothing, "contains no key: delete it"),
+    (spoil_with_bytes, "is not UTF-8 text: delete it")])
+def test_a_spoilt_development_key_is_refused(
+        tmp_path: Path, spoil: Callable[[Path], None], reason: str) -> None:
+    spoil(tmp_path / "visitor.key")
+    with pytest.raises(ConfigError) as raised:
+        read_settings({}, str(tmp_path))
+    assert str(raised.value) == f"{tmp_path}/visitor.key {reason}"
+
+
+def test_an_instance_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "instance").touch()
+    with pytest.raises(ConfigError) as raised:
+        read_settings({}, str(tmp_path / "instance"))
+    assert str(raised.value) == f"{tmp_path}/instance cannot be made: File exists"
 
 
 def test_the_development_key_is_kept_and_readable_only_by_its_owner(tmp_path: Path) -> None:

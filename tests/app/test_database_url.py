@@ -2,6 +2,7 @@
 
 import random
 import string
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -43,6 +44,8 @@ def error(url: str, **environ: str) -> str:
     "postgresql://u:top@Secret Rest/db",
     "postgresql://u:top@host/db\nSecretRest",
     "postgresql:u:top@SecretRest",
+    "postgresql://u@host/db?password=top&SecretRest",
+    "postgresql://u@host/db?password=top&SecretRest=",
     "SecretRest",
 ])
 def test_a_url_with_unencoded_characters_is_refused_without_repeating_them(url: str) -> None:
@@ -105,6 +108,27 @@ def test_a_host_is_what_libpq_takes_it_for(authority: str, host: str | None) -> 
 ])
 def test_a_wrong_part_is_named(url: str, reason: str) -> None:
     assert error(url) == f"DATABASE_URL: {reason}"
+
+
+@pytest.mark.parametrize("url", [
+    "postgresql://u:%00SecretRest@host/db", "postgresql://u@host/%00db", "sqlite:////tmp/%00"])
+def test_a_null_character_is_refused(url: str) -> None:
+    assert error(url) == "DATABASE_URL: %00 cannot be part of a URL"
+
+
+def test_a_number_of_any_length_is_read() -> None:
+    digits = "9" * 5000
+    assert error(f"postgresql://u:{digits}/db") == (
+        "DATABASE_URL: the port is not a number from 1 to 65535")
+    assert error("postgresql://u@host/db", MIGRATION_LOCK_WAIT=digits) == (
+        "MIGRATION_LOCK_WAIT must be a whole number of seconds, at least 1")
+
+
+def test_a_file_of_mysql_options_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "my.cnf"
+    file.write_text("password=SecretRest\n")
+    assert error(f"mysql://u@host/db?read_default_file={file}") == (
+        f"DATABASE_URL: the option read_default_file: {file} is not a file of MySQL options")
 
 
 @pytest.mark.parametrize(("url", "driver"), [

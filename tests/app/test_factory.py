@@ -83,3 +83,12 @@ def test_a_missing_template_ends_the_start(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as raised:
         compile_templates(site(tmp_path, dict.fromkeys(others, "")))
     assert str(raised.value) == f"template {name}: TemplateNotFound: {name}"
+
+
+@pytest.mark.unit
+def test_a_default_database_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tally.sqlite3").write_text("no database" * 100)
+    with pytest.raises(ConfigError) as raised:
+        create_app({}, instance_path=str(tmp_path))
+    assert str(raised.value) == (
+        f"{tmp_path}/tally.sqlite3 cannot be used: DatabaseError: file is not a database")

@@ -188,3 +188,12 @@ def test_the_servers_address_has_no_terminal_escapes(
 
 def test_a_cause_is_one_line() -> None:
     assert logs.cause(ValueError("two\n  lines")) == "ValueError: two lines"
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    ('password authentication failed for user "s3cret"',
+     'password authentication failed for user "***"'),
+    ("Access denied for user 's3cret'@'localhost'", "Access denied for user '***'@'localhost'"),
+    ('role "s3cret" does not exist', 'role "***" does not exist')])
+def test_a_cause_has_no_users_name(said: str, told: str) -> None:
+    assert logs.cause(ValueError(said)) == f"ValueError: {told}"
