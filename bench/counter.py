@@ -24,11 +24,12 @@ import platform
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log10
 from pathlib import Path
 from urllib.parse import quote
@@ -168,10 +169,21 @@ def checked(command: list[str], **environ: str) -> str:
     return done.stdout
 
 
+def quiet_port() -> int:
+    """Return a free port that none of wrk's many connections takes meanwhile."""
+    for port in range(18_000, 19_000):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("", port))
+            return port
+    raise Failed("no free port from 18000 to 18999")
+
+
 @dataclass
 class Site(Production):
     """uWSGI with the project's uwsgi.ini, for Tally or for the source of another application."""
 
+    port: int = field(default_factory=quiet_port)
     source: str | None = None
     haproxy: bool = False
 

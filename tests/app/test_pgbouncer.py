@@ -1,6 +1,7 @@
 """Through PgBouncer in transaction mode: the same pages, the same time limits, one migration."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -134,3 +135,20 @@ def test_a_refusal_that_is_not_about_options_stays_an_error(
         with engine_of(replace(database, user="nobody")) as engine:
             with pytest.raises(OperationalError, match="nobody|auth"):
                 engine.connect()
+
+
+@pytest.mark.parametrize("settings", [REFUSING, DROPPING])
+def test_a_visit_that_waits_too_long_for_its_row_is_503_through_a_pooler_too(
+    settings: tuple[str, ...], postgres_server: Postgres, postgres_database: Database
+) -> None:
+    migrated(postgres_database)
+    name = postgres_database.url.rpartition("/")[2]
+    with pooled(postgres_server, postgres_database, *settings) as (_, database):
+        client = create_app(database.environ(database.user)).test_client()
+        client.get("/", headers=VISITOR)
+        with postgres_server.connect(name) as holder, holder.transaction():
+            holder.execute("UPDATE visitors SET visits = visits")
+            before = time.monotonic()
+            assert client.get("/", headers=VISITOR).status_code == 503
+            assert time.monotonic() - before < 7
+        assert "this page 2 times" in client.get("/", headers=VISITOR).text
