@@ -1,4 +1,6 @@
-"""Prepare each worker process of uWSGI before it accepts requests."""
+"""Prepare each worker process of uWSGI for its first request."""
+
+from threading import Thread
 
 from flask import Flask
 from sqlalchemy.exc import DBAPIError
@@ -8,7 +10,7 @@ from app.models import db
 
 
 def register(app: Flask) -> None:
-    """Have each worker connect to the database, if uWSGI runs this application.
+    """Have each worker connect to the database at once, if uWSGI runs this application.
 
     No visitor then waits for the first connection of a process. It may take seconds while the
     network of a new container is set up.
@@ -17,7 +19,8 @@ def register(app: Flask) -> None:
         import uwsgi
     except ImportError:
         return
-    uwsgi.post_fork_hook = lambda: connect(app)
+    # In a thread: a worker loses the signals to end that come before it waits for requests.
+    uwsgi.post_fork_hook = lambda: Thread(target=connect, args=(app,), daemon=True).start()
 
 
 def connect(app: Flask) -> None:

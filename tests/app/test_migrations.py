@@ -210,6 +210,7 @@ def test_an_upgrade_gives_up_on_a_lock_that_is_never_released(
     assert flask_db(environ, "current").stdout.startswith("0001")
 
 
+EXISTS = "SELECT to_regclass('visitors') IS NOT NULL"
 # Each statement that changes the schema takes its time.
 SLOW_CHANGES = """
     CREATE FUNCTION take_time() RETURNS event_trigger LANGUAGE plpgsql AS
@@ -227,6 +228,8 @@ def test_the_time_of_earlier_migrations_doesnt_count_as_a_wait_for_a_lock(
         superuser.execute(SLOW_CHANGES)
         with started(environ, "upgrade") as upgrade:
             assert first_line(upgrade) == UPGRADED.splitlines()[0] + "\n"
+            wait_until(lambda: superuser.execute(EXISTS).fetchone() == (True,),
+                       "the first migration is committed")
             with superuser.transaction():
                 superuser.execute("LOCK TABLE visitors IN SHARE MODE")
                 assert upgrade.stdout is not None

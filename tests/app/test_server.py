@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.app.conftest import migrated
-from tests.support.production import Production, production, received, status
-from tests.support.services import START_SECONDS, Database, Postgres, wait_until
+from tests.support.production import Production, production, received, settings, status
+from tests.support.services import (
+    START_SECONDS, VISITOR_KEY, Database, Postgres, ServiceError, wait_until)
 
 pytestmark = pytest.mark.service
 
@@ -178,6 +179,19 @@ def sessions(server: Postgres, database: Database) -> int:
     ((count,),) = found
     assert isinstance(count, int)
     return count
+
+
+def test_a_server_that_is_still_connecting_ends_in_time(tmp_path: Path) -> None:
+    with (socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool):
+        port = silent.getsockname()[1]
+        server = Production(tmp_path, settings(tmp_path) | {
+            "TALLY_ENV": "production", "TALLY_VERSION": "1.4.0+57", "VISITOR_KEY": VISITOR_KEY,
+            "DATABASE_URL": f"postgresql://tally_app@127.0.0.1:{port}/tally"})
+        server.prepare()
+        starting = pool.submit(server.start)
+        silent.accept()
+        assert server.stop() == 0
+        assert isinstance(starting.exception(START_SECONDS), ServiceError)
 
 
 def test_workers_start_while_the_database_refuses_them(

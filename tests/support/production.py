@@ -120,16 +120,20 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
 
 
-@contextlib.contextmanager
-def production(folder: Path, environ: dict[str, str]) -> Iterator[Production]:
-    """Serve an application with this environment during a with block."""
+def settings(folder: Path) -> dict[str, str]:
+    """Return the environment of the image, with everything in a folder."""
     programs = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
     path = os.pathsep.join(programs)
     if shutil.which("haproxy", path=path) is None:
         raise ServiceError("no HAProxy: apt-get install haproxy")
-    settings = {"PATH": path, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-                "DRAIN_SECONDS": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    server = Production(folder, {**settings, **environ})
+    return {"PATH": path, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "DRAIN_SECONDS": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@contextlib.contextmanager
+def production(folder: Path, environ: dict[str, str]) -> Iterator[Production]:
+    """Serve an application with this environment during a with block."""
+    server = Production(folder, {**settings(folder), **environ})
     server.prepare()
     server.start()
     try:

@@ -314,8 +314,9 @@ def uwsgi(
     program = Path(sys.executable).with_name("uwsgi")
     command = [
         str(program), "--strict", "--module", "app:create_app()", "--need-app", "--master",
-        "--single-interpreter", "--processes", "4", "--http-socket", f"127.0.0.1:{port}",
-        "--listen", "128", "--disable-logging", "--die-on-term", *options,
+        "--single-interpreter", "--processes", "4", "--enable-threads",
+        "--http-socket", f"127.0.0.1:{port}", "--listen", "128", "--disable-logging",
+        "--die-on-term", *options,
     ]
     with log or tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
