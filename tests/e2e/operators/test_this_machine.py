@@ -1,6 +1,8 @@
 """The main job on the tests' own machine, which may lack systemd and IPVS."""
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -47,6 +49,8 @@ def here(repository: Path, tmp_path: Path) -> Iterator[Site]:
     finally:
         try:
             tidy(site, was_running)
+            if not was_running:
+                remove_traces()
         finally:
             if not was_watched:
                 end_watch()
@@ -89,6 +93,31 @@ def stop_engine() -> None:
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{pid}").exists(), f"dockerd, pid {pid}, didn't end"
+
+
+def remove_traces() -> None:
+    """Remove the bridges and the firewall rules that the engine leaves when it ends.
+
+    Rule by rule: other tests change the firewall at the same time.
+    """
+    for table in ("filter", "nat"):
+        rules = iptables(table, "--list-rules")
+        for rule in rules:
+            if rule.startswith("-A ") and re.search("DOCKER|docker0|docker_gwbridge", rule):
+                iptables(table, "--delete", *shlex.split(rule)[1:])
+        for rule in rules:
+            if rule.startswith("-N DOCKER"):
+                iptables(table, "--delete-chain", rule.split()[1])
+    for bridge in ("docker0", "docker_gwbridge"):
+        if Path(f"/sys/class/net/{bridge}").exists():
+            subprocess.run(["ip", "link", "delete", bridge], check=True)
+
+
+def iptables(table: str, *arguments: str) -> list[str]:
+    """Run iptables, which waits for others, and return the lines that it prints."""
+    done = subprocess.run(["iptables", "--wait", "--table", table, *arguments],
+                          capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 def test_the_main_job_works_on_this_machine(here: Site) -> None:
