@@ -68,6 +68,9 @@ def page() -> str:
     if is_speculative():
         abort(403, "This page is not sent in advance, because each visit counts.")
     figures = count_or_read(visitor(current_app.config["VISITOR_KEY"]))
+    if current_app.jinja_env.auto_reload:
+        # In development, somebody may have edited a template on which this one builds.
+        skeleton.cache_clear()
     template = current_app.jinja_env.get_template
     return skeleton(template("page.html"), product(db.engine)) % {
         "times": "1 time" if figures.visits == 1 else f"{figures.visits} times",

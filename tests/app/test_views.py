@@ -1,9 +1,14 @@
 """The page, its sentence, and who counts as a visitor."""
 
+import os
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import FileSystemLoader
 
 from app import create_app
 
@@ -158,3 +163,18 @@ def test_the_chart_follows_each_new_visitor(client: FlaskClient) -> None:
     for number in range(1, 4):
         assert f"{number} so far today.</desc>" in visit(client, f"192.0.2.{number}")
     assert "3 so far today.</desc>" in visit(client, "192.0.2.1")
+
+
+def test_in_development_an_edited_base_template_shows_at_once(app: Flask, tmp_path: Path) -> None:
+    templates = Path(app.root_path, "templates")
+    base = tmp_path / "base.html"
+    shutil.copy(templates / base.name, base)
+    app.jinja_env.loader = FileSystemLoader([tmp_path, templates])
+    app.jinja_env.auto_reload = True
+    client = app.test_client()
+    assert "Edited" not in client.get("/").text
+
+    base.write_text(base.read_text().replace("</main>", "<p>Edited</p></main>"))
+    os.utime(base, (0, 0))
+
+    assert "<p>Edited</p>" in client.get("/").text
