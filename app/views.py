@@ -1,11 +1,11 @@
 """The page and the version."""
 
+import secrets
 from datetime import date, timedelta
 from functools import lru_cache
 
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request
 from jinja2 import Template, TemplateError
-from markupsafe import Markup
 
 from app.addresses import visitor_digest
 from app.chart import chart, drawn, label
@@ -22,6 +22,9 @@ blueprint = Blueprint("views", __name__)
 MOST_PADDING = 16384
 # The templates that a page needs. Jinja doesn't list one that is missing.
 TEMPLATES = ("base.html", "page.html", "chart.html", "error.html")
+
+# What a page's template gets for what differs between visits; no other text contains it.
+PLACES = {name: f"{name}-{secrets.token_hex(16)}" for name in ("times", "visitors", "chart")}
 
 # Where browsers say that a request is in advance: the header Sec-Purpose, and older ones.
 PURPOSES = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ", "HTTP_X_PURPOSE")
@@ -87,9 +90,10 @@ def skeleton(template: Template, database: str) -> str:
 
     Rendering the template for each visit would take as long as counting it.
     """
-    marks = {name: Markup(f"\ue000{name}\ue001") for name in ("times", "visitors", "chart")}
-    text = template.render(**marks, database=database).replace("%", "%%")
-    return text.replace("\ue000", "%(").replace("\ue001", ")s")
+    text = template.render(**PLACES, database=database).replace("%", "%%")
+    for name, mark in PLACES.items():
+        text = text.replace(mark, f"%({name})s")
+    return text
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,5 @@
 """Show the logs of a service's tasks."""
 
-import os
 import re
 import sys
 import time
@@ -16,8 +15,6 @@ from stack.swarm.task_logs import Line, Reader
 
 # Seconds from one look for new lines to the next.
 POLL = 1.0
-# The exit code of a program whose output was closed.
-SIGPIPE = 141
 
 
 @in_one_line
@@ -62,12 +59,7 @@ def go_on(target: Target, reader: Reader) -> NoReturn:
 
 
 def show(lines: list[Line]) -> None:
-    """Print lines; ends the program if its output was closed."""
-    try:
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python would complain when it flushes what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(SIGPIPE) from None
+    """Print lines at once; raises BrokenPipeError if the output was closed."""
+    for line in lines:
+        print(line)
+    sys.stdout.flush()

@@ -28,6 +28,12 @@ def test_the_page_shows_the_numbers_the_build_and_the_operator(environ: dict[str
     assert f"Deployed by {link}" in page
 
 
+def test_an_operators_name_may_have_any_character(environ: dict[str, str]) -> None:
+    name = "100 %(times)s \ue000{}"
+    page = create_app(environ | {"USER_NAME": name}).test_client().get("/").text
+    assert f"<p>Deployed by {name}</p>" in page
+
+
 def test_an_operator_without_a_url_is_no_link(client: FlaskClient) -> None:
     assert "<p>Deployed by an unnamed operator</p>" in visit(client, "192.0.2.1")
 
